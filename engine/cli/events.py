@@ -1,0 +1,46 @@
+"""`events`: the audit log."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from engine.cli.verb import Session, Verb
+from engine.errors import Failed
+from engine.store.events import follow_events, read_events, verify_events
+
+
+@click.command(cls=Verb)
+@click.option("--last", type=click.IntRange(min=1), help="Only the newest N events.")
+@click.option("--kind", help="Only events of this kind.")
+@click.option("--follow", is_flag=True, help="Go on printing new events, one a line, until stopped.")
+@click.option("--verify", is_flag=True, help="Check the chain of hashes.")
+def events(session: Session, last: int | None, kind: str | None, follow: bool, verify: bool) -> None:
+    """Show or follow the audit log: who did what, when; newest last."""
+    if verify and (broken := verify_events(session.workspace)):
+        raise Failed(broken, "compare with the head hash in the last promotion message", kind="chain_broken")
+    if follow:
+        for event in follow_events(session.workspace, stop=lambda: False):
+            if kind in (None, event["kind"]):
+                session.emit(event, _line)
+        return
+    found = [
+        event
+        for event in read_events(session.workspace, last if kind is None else None)
+        if kind in (None, event["kind"])
+    ]
+    result: dict[str, Any] = {"events": found[-last:] if last else found}
+    if verify:
+        result["verified"] = True
+    session.emit(result, lambda value: "\n".join(map(_line, value["events"])) or "no events yet")
+
+
+def _line(event: dict[str, Any]) -> str:
+    detail = " ".join(
+        f"{key}={value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)}"
+        for key, value in event["detail"].items()
+        if value not in (None, "", [], {})
+    )
+    return f"{event['at'][:19].replace('T', ' ')}  {event['kind']:<12} {event['subject']}  ({event['actor']})  {detail}".rstrip()

@@ -1,0 +1,122 @@
+"""`python -m engine`: finds the verb, runs it, turns errors into the contract's exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from engine import __version__
+from engine.cli.verb import COMMON, Session, Verb, is_override, take_common
+from engine.config import mask
+from engine.errors import Interrupted, UnderstudyError, UsageError, nearest
+
+VERBS: dict[str, tuple[str, str]] = {
+    # verb: (module below engine.cli, one line of help)
+    "config": ("config", "Show the merged settings and where each came from."),
+    "events": ("events", "Show or follow the audit log."),
+}
+
+
+class Engine(click.Group):
+    """The group of all verbs; a verb's module is imported only when it is called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        session = ctx.ensure_object(Session)
+        rest, position = [], 0
+        valued = {name for option in COMMON if not option.is_flag for name in option.opts}
+        while position < len(args):
+            word = args[position]
+            if word in valued:
+                rest += args[position : position + 2]
+                position += 2
+            elif is_override(word, wide=True):
+                session.overrides.append(word)
+                position += 1
+            elif word.startswith("-"):
+                rest.append(word)
+                position += 1
+            else:
+                break
+        return super().parse_args(ctx, rest + args[position:])
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"engine.cli.{VERBS[name][0]}")
+        command = getattr(module, name)
+        assert isinstance(command, Verb)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str, click.Command, list[str]]:
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            raise UsageError(f"unknown verb '{args[0]}'", nearest(args[0], VERBS), kind="unknown_verb")
+        return args[0], command, args[1:]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, VERBS[name][1]) for name in sorted(VERBS)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        take_common(ctx.ensure_object(Session), ctx.params)
+        return super().invoke(ctx)
+
+
+def build() -> Engine:
+    return Engine(
+        name="engine",
+        params=list(COMMON),
+        no_args_is_help=True,
+        help="Understudy's engine: train, sync, release, serve, compare, promote.",
+        epilog=f"version {__version__}",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors go out as the contract says."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        click.echo(build().get_help(click.Context(build(), info_name="python -m engine")))
+        return UsageError.exit_code
+    as_json = "--json" in arguments
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = build().main(args=arguments, prog_name="python -m engine", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UnderstudyError as error:
+        return _report(error, as_json, arguments)
+    except (KeyboardInterrupt, click.Abort):
+        return _report(Interrupted(), as_json, arguments)
+    except click.ClickException as error:
+        return _report(UsageError(error.format_message().rstrip("."), "see --help"), as_json, arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect still ends in one sentence
+        wrapped = UnderstudyError(
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            "this is a defect; run again with --debug and report it",
+            kind="defect",
+        )
+        wrapped.__cause__ = error
+        return _report(wrapped, as_json, arguments)
+
+
+def _report(error: UnderstudyError, as_json: bool, arguments: list[str]) -> int:
+    if "--debug" in arguments:
+        sys.stderr.write(mask("".join(traceback.format_exception(error))))
+    if as_json:
+        sys.stdout.write(mask(json.dumps(error.as_json(), ensure_ascii=False)) + "\n")
+        sys.stdout.flush()
+    sys.stderr.write(mask(f"{'refused' if error.exit_code == 3 else 'error'}: {error}") + "\n")
+    return error.exit_code

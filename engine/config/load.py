@@ -1,0 +1,271 @@
+"""Reading and merging the settings: built-in defaults, groups, `config.toml`, the command line.
+
+Later layers win: schema defaults < built-in group < the file's group body < the file's sections <
+command line. Every merged key remembers the layer it came from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import tomli
+from pydantic import BaseModel, ValidationError
+
+from engine.config.schema import Settings
+from engine.errors import UsageError, nearest
+
+GROUPS = ("data", "model", "training")
+OVERRIDE = re.compile(r"^(workspace|data|model|training|[a-z_]+(?:\.[A-Za-z0-9_-]+)+)=", re.DOTALL)
+_LOCAL_PATHS = (
+    "workspace",
+    "checkpoints.root",
+    "source.key",
+    "source.known_hosts",
+    "data.root",
+    "ab.data",
+    "training.mirror",
+    "go.shards",
+    "console.keymap",
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Merged settings with the layer that each dotted key came from, and the file they were read from."""
+
+    settings: Settings
+    origins: dict[str, str]
+    path: Path | None
+    arguments: tuple[str, ...] = ()
+
+
+def project_config() -> Path | None:
+    """The `config.toml` beside the engine package, or None in an installed copy that has none."""
+    path = Path(__file__).resolve().parents[2] / "config.toml"
+    return path if path.is_file() else None
+
+
+def load_settings(
+    config: str | Path | None = None, workspace: str | Path | None = None, overrides: Iterable[str] = ()
+) -> Loaded:
+    """Merge all layers into checked settings.
+
+    Args:
+        config: a TOML file; None takes UNDERSTUDY_CONFIG, else the project's config.toml.
+        workspace: the workspace folder; None takes UNDERSTUDY_WORKSPACE, else the file's.
+        overrides: `section.key=value` or `data|model|training=GROUP`, later ones win.
+
+    Raises:
+        UsageError: unreadable file, unknown key or group (the nearest is named), or a bad value.
+    """
+    config = config or os.environ.get("UNDERSTUDY_CONFIG") or project_config()
+    path = Path(config).expanduser() if config else None
+    document = _read(path) if path else {}
+    overrides = tuple(overrides)
+    origins: dict[str, str] = {}
+    merged: dict[str, Any] = {}
+
+    file_groups = document.pop("groups", {})
+    groups = _groups(file_groups)
+    file_layer = _resolve_paths(document, path.resolve().parent if path else Path.cwd())
+    line_choices, line_layer = _parse_overrides(overrides)
+    line_layer = _resolve_paths(line_layer, Path.cwd())
+
+    choices = {name: Settings().defaults.model_dump()[name] for name in GROUPS}
+    file_defaults = document.get("defaults", {})
+    if not isinstance(file_defaults, Mapping):
+        raise UsageError(
+            "'defaults' in the config must be a table", 'write [defaults] and data = "..." below it'
+        )
+    for name in GROUPS:
+        for source, layer in (
+            (str(path), file_defaults),
+            ("command line", line_choices),
+            ("command line", line_layer.get("defaults", {})),
+        ):
+            if name in layer:
+                choices[name] = str(layer[name])
+                origins[f"defaults.{name}"] = source
+    for name, choice in choices.items():
+        body, origin = _group_body(name, choice, groups)
+        _merge(
+            merged, {name: _resolve_paths({name: body}, path.resolve().parent if path else Path.cwd())[name]}
+        )
+        origins.update({key: origin for key, _ in _leaves({name: body})})
+    _merge(merged, file_layer)
+    origins.update({key: str(path) for key, _ in _leaves(file_layer)})
+    _merge(merged, line_layer)
+    origins.update({key: "command line" for key, _ in _leaves(line_layer)})
+    merged["defaults"] = choices
+
+    place = workspace or os.environ.get("UNDERSTUDY_WORKSPACE")
+    if place and "workspace" not in line_layer:
+        merged["workspace"] = str(Path(place).expanduser().absolute())
+        origins["workspace"] = "command line" if workspace else "environment"
+    merged["workspace"] = str(Path(merged.get("workspace", "~/.understudy")).expanduser().absolute())
+    _refuse_unknown(merged, path)
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise _validation_error(error, origins) from None
+    if settings.source.kind == "local" and settings.source.root:
+        from_file = path and origins.get("source.root") != "command line"
+        base = path.resolve().parent if path and from_file else Path.cwd()
+        settings.source.root = str(base / Path(settings.source.root).expanduser())
+    return Loaded(settings, origins, path, overrides)
+
+
+def known_keys() -> list[str]:
+    """Every dotted key of the schema, sorted; open tables (`hosts.NAME.*`) are left out."""
+    return sorted(_schema_keys(Settings, ""))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomli.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no config file at {path}", "check --config or UNDERSTUDY_CONFIG") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read the config file {path} ({error})", "check its rights and encoding"
+        ) from None
+    except tomli.TOMLDecodeError as error:
+        raise UsageError(
+            f"{path} is not valid TOML: {error}", "mend the line named", kind="bad_config"
+        ) from None
+
+
+@cache
+def _builtin_groups() -> dict[str, dict[str, dict[str, Any]]]:
+    return tomli.loads(resources.files("engine.config").joinpath("groups.toml").read_text(encoding="utf-8"))
+
+
+def _groups(from_file: Any) -> dict[str, dict[str, tuple[dict[str, Any], str]]]:
+    if not isinstance(from_file, Mapping):
+        raise UsageError("'groups' in the config must be tables", "write [groups.data.NAME]")
+    groups: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
+        kind: {name: (dict(body), f"group {kind}={name}") for name, body in bodies.items()}
+        for kind, bodies in _builtin_groups().items()
+    }
+    for kind, bodies in from_file.items():
+        if kind not in GROUPS:
+            raise UsageError(
+                f"unknown group kind 'groups.{kind}'", nearest(kind, GROUPS), kind="unknown_group"
+            )
+        for name, body in bodies.items():
+            if not isinstance(body, Mapping):
+                raise UsageError(f"groups.{kind}.{name} must be a table", f"write [groups.{kind}.{name}]")
+            base = groups[kind].get(name, ({}, ""))[0]
+            groups[kind][name] = ({**base, **body}, f"group {kind}={name}")
+    return groups
+
+
+def _group_body(
+    kind: str, choice: str, groups: Mapping[str, Mapping[str, tuple[dict[str, Any], str]]]
+) -> tuple[dict[str, Any], str]:
+    if choice in groups[kind]:
+        return groups[kind][choice]
+    if kind == "model" and ":" in choice:
+        return {"name": choice}, f"model={choice}"
+    close = nearest(choice, groups[kind])
+    if kind == "model" and find_spec("timm") is not None and not close.startswith("did you mean"):
+        return {"name": choice}, f"model={choice}"
+    if kind == "model" and not close.startswith("did you mean"):
+        close += "; any timm name works once the 'zoo' extra is installed, or module:factory"
+    raise UsageError(f"unknown {kind} group '{choice}'", close, kind="unknown_group")
+
+
+def _parse_overrides(overrides: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    choices: dict[str, str] = {}
+    layer: dict[str, Any] = {}
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise UsageError(f"'{item}' is not an override", "write section.key=value")
+        if key in GROUPS:
+            choices[key] = text
+            continue
+        node = layer
+        *parents, last = key.split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = _value(text)
+    return choices, layer
+
+
+def _value(text: str) -> Any:
+    """A list, table or quoted string is TOML; anything else stays text for the schema to convert."""
+    if text in ("null", "none", "None"):
+        return None
+    if text[:1] in ("[", "{", '"', "'"):
+        try:
+            return tomli.loads(f"value = {text}")["value"]
+        except tomli.TOMLDecodeError:
+            return text
+    return text
+
+
+def _resolve_paths(layer: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    copy = {key: dict(value) if isinstance(value, Mapping) else value for key, value in layer.items()}
+    for dotted in _LOCAL_PATHS:
+        section, _, key = dotted.rpartition(".")
+        table = copy.get(section, {}) if section else copy
+        if not isinstance(table, dict) or not isinstance(table.get(key), str) or not table[key]:
+            continue
+        path = Path(table[key]).expanduser()
+        table[key] = str(path if path.is_absolute() else base / path)
+    return copy
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _schema_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _schema_keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _refuse_unknown(merged: Mapping[str, Any], path: Path | None) -> None:
+    known = set(known_keys())
+    open_tables = ("hosts.", "model.settings")
+    for key, _ in _leaves(merged):
+        if key in known or key.startswith(open_tables):
+            continue
+        if any(name.startswith(f"{key}.") for name in known):
+            raise UsageError(f"'{key}' is a section, not a value", f"set {key}.KEY", kind="unknown_key")
+        raise UsageError(f"unknown setting '{key}'", nearest(key, known), kind="unknown_key")
+
+
+def _validation_error(error: ValidationError, origins: Mapping[str, str]) -> UsageError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    origin = origins.get(key)
+    where = f" (from {origin})" if origin else ""
+    given = first.get("input")
+    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+    return UsageError(f"bad value for '{key}'{where}", f"{first['msg']}{shown}", kind="bad_value")

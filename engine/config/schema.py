@@ -1,0 +1,194 @@
+"""The typed schema of `config.toml`: every section and key, its type, default and meaning.
+
+The names are the contract's; scripts set them as `section.key=value`. A `None` default means
+"derived": the field's description says from what.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _split_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Strings = Annotated[list[str], BeforeValidator(_split_commas)]
+Floats = Annotated[list[float], BeforeValidator(_split_commas)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Defaults(Section):
+    data: str = "digits"
+    model: str = "litecnn"
+    training: str = "default"
+
+
+class Checkpoints(Section):
+    root: Path | None = None  # None: WORKSPACE/checkpoints
+
+
+class Source(Section):
+    kind: Literal["local", "ssh"] = "local"
+    root: str | None = None  # None: checkpoints.root
+    host: str | None = None
+    port: Port = 22
+    user: str | None = None
+    key: Path | None = None
+    known_hosts: Path | None = None
+    poll_minutes: Annotated[float, Field(gt=0)] = 30
+    settle_s: Annotated[float, Field(ge=0)] = 2.0
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    model: str | None = None
+    classes: Strings | None = None
+    img_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    mean: Floats | None = None
+    std: Floats | None = None
+
+
+class SlotServer(Section):
+    port: Port
+
+
+class Servers(Section):
+    host: str = "127.0.0.1"
+    asis: SlotServer = SlotServer(port=8891)
+    tobe: SlotServer = SlotServer(port=8892)
+    threads: Annotated[int, Field(ge=0)] = 0  # 0: one a CPU core
+    queue: Annotated[int, Field(ge=1)] = 256
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_pixels: Annotated[int, Field(ge=64)] = 50_000_000
+    receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    drain_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class Data(Section):
+    kind: Literal["digits", "folder"] = "folder"
+    root: Path | None = None
+    img_size: Annotated[int, Field(ge=8, le=4096)] = 128
+    val_fraction: Fraction = 0.2
+    resize: Literal["crop", "squash", "pad"] = "crop"
+    augment: Literal["none", "light", "standard", "document"] = "standard"
+    mean: Floats = [0.485, 0.456, 0.406]
+    std: Floats = [0.229, 0.224, 0.225]
+    cache_bytes: Annotated[int, Field(ge=0)] = 4 * 1024**3
+
+
+class Model(Section):
+    name: str = "litecnn"
+    pretrained: bool = False
+    settings: dict[str, Any] = {}
+
+
+class Training(Section):
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 0.003
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
+    cycle: Annotated[int, Field(ge=0)] | None = None  # None: the next free number
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    save_every_steps: Annotated[int, Field(ge=0)] = 0  # 0: at the end of each epoch
+    max_checkpoints: Annotated[int, Field(ge=1)] = 5
+    mirror: Path | None = None
+
+
+class Device(Section):
+    prefer: Literal["auto", "cuda", "mps", "cpu", "xpu"] = "auto"
+
+
+class AB(Section):
+    data: Path | None = None  # None with data=digits: the embedded held-out digits
+    images: Annotated[int, Field(ge=1)] = 1000
+    seed: int = 0
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+
+class Gate(Section):
+    rule: Literal["superior", "non_inferior"] = "superior"
+    alpha: Fraction = 0.05
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    min_images: Annotated[int, Field(ge=1)] = 100
+
+
+class Host(Section):
+    address: str
+    user: str | None = None
+    port: Port = 22
+    key: Path | None = None
+    known_hosts: Path | None = None
+
+
+class Export(Section):
+    quantization: bool = True
+    dtype: Literal["int8", "fp16"] = "int8"
+    pruning: bool = False
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    formats: Strings = ["onnx", "torchscript"]
+
+
+class Go(Section):
+    shards: Path | None = None  # None: WORKSPACE/go/shards
+    games_per_shard: Annotated[int, Field(ge=1)] = 500
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    epochs: Annotated[int, Field(ge=1)] = 5
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+
+
+class Notify(Section):
+    events: Strings = ["deployed", "compared", "promoted", "rolled_back", "alert"]
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    telegram_api: str = "https://api.telegram.org"
+
+
+class Console(Section):
+    theme: str = "understudy"
+    language: Literal["en", "ko"] = "en"
+    keymap: Path | None = None
+
+
+class Cloud(Section):
+    provider: str | None = None
+
+
+class Settings(Section):
+    """All settings of one host, merged and checked."""
+
+    workspace: Path = Path("~/.understudy")
+    defaults: Defaults = Defaults()
+    checkpoints: Checkpoints = Checkpoints()
+    source: Source = Source()
+    servers: Servers = Servers()
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+    device: Device = Device()
+    ab: AB = AB()
+    gate: Gate = Gate()
+    hosts: dict[str, Host] = {}
+    export: Export = Export()
+    go: Go = Go()
+    notify: Notify = Notify()
+    console: Console = Console()
+    cloud: Cloud = Cloud()
+
+    @property
+    def checkpoints_root(self) -> Path:
+        return self.checkpoints.root or self.workspace / "checkpoints"
+
+    def port(self, slot: str) -> int:
+        """The configured TCP port of slot "asis" or "tobe"."""
+        return self.servers.asis.port if slot == "asis" else self.servers.tobe.port

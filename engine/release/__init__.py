@@ -1,0 +1,1 @@
+"""Releases: made from checked checkpoints, held by slots, promoted and rolled back as transactions."""

@@ -1,0 +1,1 @@
+"""Kinds of work: data, models, preprocessing and metrics of each."""
