@@ -22,9 +22,7 @@ def config(session: Session, words: list[str]) -> None:
         key: {"value": value, "from": origins.get(key, "default")}
         for key, value in _flatten(session.settings.model_dump(mode="json"))
     }
-    secrets = {name: MASK if secret(name) else None for name in NAMES} | {
-        name: secret(name) for name in PLAIN
-    }
+    secrets = {name: MASK if secret(name) else None for name in NAMES} | {name: secret(name) for name in PLAIN}
     path = str(session.loaded.path) if session.loaded.path else None
     session.emit({"settings": settings, "secrets": secrets, "config": path}, _text)
 

@@ -71,12 +71,8 @@ class Session:
 COMMON = (
     click.Option(["--config"], metavar="FILE", help="The config file (default: the project's config.toml)."),
     click.Option(["--workspace"], metavar="DIR", help="The folder that holds this host's state."),
-    click.Option(
-        ["--device"], metavar="NAME", help="auto, cuda, mps, cpu or xpu (same as device.prefer=NAME)."
-    ),
-    click.Option(
-        ["--json", "as_json"], is_flag=True, help="Print exactly one JSON object on standard output."
-    ),
+    click.Option(["--device"], metavar="NAME", help="auto, cuda, mps, cpu or xpu (same as device.prefer=NAME)."),
+    click.Option(["--json", "as_json"], is_flag=True, help="Print exactly one JSON object on standard output."),
     click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
 )
 
@@ -96,9 +92,7 @@ class Verb(click.Command):
     def __init__(self, *args: Any, words: tuple[str, int, int | None] = ("", 0, 0), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.word_name, self.least, self.greatest = words
-        self.params += [
-            click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="", required=False)
-        ]
+        self.params += [click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="", required=False)]
         self.params += [click.Option([*option.opts, option.name], is_flag=option.is_flag, metavar=option.metavar,
                                      help=option.help) for option in COMMON]  # fmt: skip
 
@@ -114,9 +108,7 @@ class Verb(click.Command):
         for word in ctx.params.pop("words"):
             (session.overrides if is_override(word, wide=not takes_words) else positionals).append(word)
         if self.greatest is not None and len(positionals) > self.greatest:
-            raise UsageError(
-                f"unexpected argument '{positionals[self.greatest]}'", f"see: {ctx.info_name} --help"
-            )
+            raise UsageError(f"unexpected argument '{positionals[self.greatest]}'", f"see: {ctx.info_name} --help")
         if len(positionals) < self.least:
             raise UsageError(f"'{ctx.info_name}' needs {self.word_name}", f"see: {ctx.info_name} --help")
         assert self.callback is not None

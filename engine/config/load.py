@@ -82,9 +82,7 @@ def load_settings(
     choices = {name: Settings().defaults.model_dump()[name] for name in GROUPS}
     file_defaults = document.get("defaults", {})
     if not isinstance(file_defaults, Mapping):
-        raise UsageError(
-            "'defaults' in the config must be a table", 'write [defaults] and data = "..." below it'
-        )
+        raise UsageError("'defaults' in the config must be a table", 'write [defaults] and data = "..." below it')
     for name in GROUPS:
         for source, layer in (
             (str(path), file_defaults),
@@ -96,9 +94,7 @@ def load_settings(
                 origins[f"defaults.{name}"] = source
     for name, choice in choices.items():
         body, origin = _group_body(name, choice, groups)
-        _merge(
-            merged, {name: _resolve_paths({name: body}, path.resolve().parent if path else Path.cwd())[name]}
-        )
+        _merge(merged, {name: _resolve_paths({name: body}, path.resolve().parent if path else Path.cwd())[name]})
         origins.update({key: origin for key, _ in _leaves({name: body})})
     _merge(merged, file_layer)
     origins.update({key: str(path) for key, _ in _leaves(file_layer)})
@@ -138,9 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"cannot read the config file {path} ({error})", "check its rights and encoding"
         ) from None
     except tomli.TOMLDecodeError as error:
-        raise UsageError(
-            f"{path} is not valid TOML: {error}", "mend the line named", kind="bad_config"
-        ) from None
+        raise UsageError(f"{path} is not valid TOML: {error}", "mend the line named", kind="bad_config") from None
 
 
 @cache
@@ -157,9 +151,7 @@ def _groups(from_file: Any) -> dict[str, dict[str, tuple[dict[str, Any], str]]]:
     }
     for kind, bodies in from_file.items():
         if kind not in GROUPS:
-            raise UsageError(
-                f"unknown group kind 'groups.{kind}'", nearest(kind, GROUPS), kind="unknown_group"
-            )
+            raise UsageError(f"unknown group kind 'groups.{kind}'", nearest(kind, GROUPS), kind="unknown_group")
         for name, body in bodies.items():
             if not isinstance(body, Mapping):
                 raise UsageError(f"groups.{kind}.{name} must be a table", f"write [groups.{kind}.{name}]")

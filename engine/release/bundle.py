@@ -115,9 +115,7 @@ def read_release(path: Path, *, expect: str | None = None) -> Release:
         with zipfile.ZipFile(path) as bundle:
             manifest = Manifest.model_validate_json(bundle.read(_MANIFEST))
     except FileNotFoundError:
-        raise Failed(
-            f"release file {path.name} is missing", "restore it from a backup", kind="missing"
-        ) from None
+        raise Failed(f"release file {path.name} is missing", "restore it from a backup", kind="missing") from None
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise Failed(
             f"{path.name} is not a release ({error})", "restore it from a backup", kind="damaged"
@@ -136,9 +134,7 @@ def resolve_release(workspace: Workspace, prefix: str) -> str:
         UsageError: none, or more than one.
     """
     names = [path.name.removesuffix(SUFFIX) for path in sorted(workspace.releases.glob(f"*{SUFFIX}"))]
-    found = [
-        name for name in names if len(prefix) >= 4 and name.startswith(prefix.lower()) and name[0] != "."
-    ]
+    found = [name for name in names if len(prefix) >= 4 and name.startswith(prefix.lower()) and name[0] != "."]
     if len(found) == 1:
         return found[0]
     what = "more than one release starts" if found else "no release starts"

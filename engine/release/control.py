@@ -78,9 +78,7 @@ def _command(workspace: Workspace, slot: str, path: str, body: dict[str, Any], t
     except (OSError, http.client.HTTPException) as error:
         raise Failed(f"the {slot} server did not answer ({error})", "see its log, then try again") from None
     if "error" in answer:
-        raise Failed(
-            answer["error"]["message"], answer["error"].get("hint", ""), kind=answer["error"]["kind"]
-        )
+        raise Failed(answer["error"]["message"], answer["error"].get("hint", ""), kind=answer["error"]["kind"])
     return True
 
 

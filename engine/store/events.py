@@ -100,9 +100,7 @@ def read_events(workspace: Workspace, last: int | None = None) -> list[dict[str,
     return [_parse(line, workspace.events) for line in lines if line]
 
 
-def follow_events(
-    workspace: Workspace, stop: Callable[[], bool], poll_s: float = 0.2
-) -> Iterator[dict[str, Any]]:
+def follow_events(workspace: Workspace, stop: Callable[[], bool], poll_s: float = 0.2) -> Iterator[dict[str, Any]]:
     """Events that are added from now on, until `stop()` is true."""
     offset = workspace.events.stat().st_size if workspace.events.exists() else 0
     while not stop():
@@ -131,9 +129,7 @@ def _parse(line: bytes, path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(line))
     except (json.JSONDecodeError, UnicodeDecodeError, ValueError):
-        raise Failed(
-            f"{path} has a damaged line", "look with: python -m engine doctor", kind="damaged"
-        ) from None
+        raise Failed(f"{path} has a damaged line", "look with: python -m engine doctor", kind="damaged") from None
 
 
 def _last_line(path: Path) -> dict[str, Any] | None:

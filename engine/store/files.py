@@ -110,9 +110,7 @@ def copy_verified(source: Path, target: Path, sha256: str) -> None:
             writing.flush()
             os.fsync(writing.fileno())
         if sha256_file(scratch) != sha256:
-            raise Failed(
-                f"{source.name} does not have the content its name promises", "restore it from a backup"
-            )
+            raise Failed(f"{source.name} does not have the content its name promises", "restore it from a backup")
         os.link(scratch, target)
         fsync_folder(target.parent)
     finally:

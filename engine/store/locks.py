@@ -30,9 +30,7 @@ def hold(path: Path, purpose: str, *, wait: bool = False, timeout_s: float | Non
     try:
         _acquire(handle, path, wait, timeout_s)
         os.ftruncate(handle, 0)
-        os.pwrite(
-            handle, json.dumps({"pid": os.getpid(), "purpose": purpose, "since": timestamp()}).encode(), 0
-        )
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "purpose": purpose, "since": timestamp()}).encode(), 0)
         try:
             yield
         finally:

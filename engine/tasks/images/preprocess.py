@@ -88,7 +88,7 @@ def decode(content: bytes, wanted: tuple[int, int], max_pixels: int = 50_000_000
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content))
+            image: Image.Image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
         raise ImageError("not_image", "these bytes are not an image that Pillow knows") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
