@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO ?= $(HOME)/.understudy/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install run test check format bench clean
@@ -15,8 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 run: install
-	$(BIN)/python -m engine demo
-	@if [ -t 0 ] && [ -t 1 ] && [ -f console/__main__.py ]; then $(BIN)/python -m console --workspace "$$($(BIN)/python -m engine demo --where)"; fi
+	$(BIN)/python -m engine --workspace $(DEMO) demo
+	@if [ -t 0 ] && [ -t 1 ] && [ -f console/__main__.py ]; then \
+		$(BIN)/python -m console --config $(DEMO)/config.toml --workspace $(DEMO); fi
 
 test: install
 	$(BIN)/python -m pytest

@@ -152,6 +152,8 @@ def _groups(from_file: Any) -> dict[str, dict[str, tuple[dict[str, Any], str]]]:
     for kind, bodies in from_file.items():
         if kind not in GROUPS:
             raise UsageError(f"unknown group kind 'groups.{kind}'", nearest(kind, GROUPS), kind="unknown_group")
+        if not isinstance(bodies, Mapping):
+            raise UsageError(f"groups.{kind} must be a table", f"write [groups.{kind}.NAME]")
         for name, body in bodies.items():
             if not isinstance(body, Mapping):
                 raise UsageError(f"groups.{kind}.{name} must be a table", f"write [groups.{kind}.{name}]")

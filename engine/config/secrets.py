@@ -32,8 +32,11 @@ def _dotenv() -> dict[str, str | None]:
 
 
 def secret(name: str) -> str | None:
-    """The value of a secret or of a plain variable such as WANDB_MODE, or None; the environment wins."""
-    return os.environ.get(name) or _dotenv().get(name) or None
+    """The value of a secret or of a plain variable such as WANDB_MODE, or None.
+
+    The environment wins over `.env`; a variable that is there but empty switches the secret off.
+    """
+    return (os.environ[name] if name in os.environ else _dotenv().get(name)) or None
 
 
 def mask(text: str) -> str:
