@@ -1,0 +1,1 @@
+"""Repeatable measurements; every figure in the docs comes from one of them."""
