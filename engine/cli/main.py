@@ -19,6 +19,7 @@ from engine.errors import Interrupted, UnderstudyError, UsageError, nearest
 
 VERBS: dict[str, tuple[str, str]] = {
     # verb: (module below engine.cli, one line of help)
+    "bench": ("bench", "Run one of the repeatable measurements."),
     "demo": ("demo", "Drive the whole road on embedded data in a fresh workspace."),
     "config": ("config", "Show the merged settings and where each came from."),
     "events": ("events", "Show or follow the audit log."),
