@@ -110,7 +110,7 @@ class _Road:
                 self.server.wait()
 
     def _engine(self, *words: str) -> dict[str, Any]:
-        command = self._command(*words, "--json", *self.session.overrides)
+        command = self._command(words[0], *self.session.overrides, *words[1:], "--json")
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_quiet_environment())
         try:
             answer = dict(json.loads(done.stdout))
