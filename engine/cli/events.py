@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from engine.cli.verb import Session, Verb
-from engine.errors import Failed
-from engine.store.events import follow_events, read_events, verify_events
+from engine.errors import Failed, UsageError, nearest
+from engine.store.events import KINDS, follow_events, read_events, verify_events
 
 
 @click.command(cls=Verb)
@@ -19,6 +19,8 @@ from engine.store.events import follow_events, read_events, verify_events
 @click.option("--verify", is_flag=True, help="Check the chain of hashes.")
 def events(session: Session, last: int | None, kind: str | None, follow: bool, verify: bool) -> None:
     """Show or follow the audit log: who did what, when; newest last."""
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"unknown kind of event '{kind}'", nearest(kind, KINDS))
     if verify and (broken := verify_events(session.workspace)):
         raise Failed(broken, "compare with the head hash in the last promotion message", kind="chain_broken")
     if follow:
