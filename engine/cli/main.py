@@ -23,6 +23,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Drive the whole road on embedded data in a fresh workspace."),
     "config": ("config", "Show the merged settings and where each came from."),
     "events": ("events", "Show or follow the audit log."),
+    "serve": ("serve", "Serve the slots until stopped."),
+    "promote": ("release", "Give AS-IS what TO-BE holds, behind the gate."),
+    "rollback": ("release", "List AS-IS's backups, or put one back."),
+    "hold": ("release", "Keep TO-BE as it is."),
+    "unhold": ("release", "Let TO-BE change again."),
+    "reject": ("release", "Never deploy this release again."),
 }
 
 

@@ -68,6 +68,7 @@ class Servers(Section):
     max_pixels: Annotated[int, Field(ge=64)] = 50_000_000
     receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     drain_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    access_log: bool = False
 
 
 class Data(Section):

@@ -1,0 +1,143 @@
+"""uvicorn's httptools protocol with limits that it lacks: time for headers and body, size of the headers,
+and a refusal that reaches a client which is still sending."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+_LEAST_BYTES_PER_S = 64 * 1024  # a large body gets its time, a trickle does not
+_MOST_HEADER_BYTES = 64 * 1024
+_LINGER_S = 2.0
+
+
+def limited_protocol(receive_timeout_s: float, max_body_bytes: int) -> type[asyncio.Protocol]:
+    """A protocol class for `uvicorn.Config(http=...)`.
+
+    Args:
+        receive_timeout_s: seconds in which headers must be there, and then the body (plus a second for
+            every 64 KiB that came); else 408 and the connection is closed.
+        max_body_bytes: a client that was refused may send this much more before it is cut off.
+    """
+
+    class Limited(_LimitedProtocol):
+        timeout_s = receive_timeout_s
+        most_discarded = max_body_bytes
+
+    return Limited
+
+
+class _LimitedProtocol(HttpToolsProtocol):
+    timeout_s: float
+    most_discarded: int
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._receiving_since = time.monotonic()
+        self._in_headers, self._in_body = True, False
+        self._received = self._discarded = 0
+        self._lingering = False
+        self._timer = self.loop.call_later(self.timeout_s, self._check_time)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            self._discard(len(data))
+            return
+        if not (self._in_headers or self._in_body):
+            self._begin_headers()
+        self._received += len(data)
+        super().data_received(data)
+        if self._in_headers and self._received > _MOST_HEADER_BYTES and not self.transport.is_closing():
+            self._refuse(431, "headers_too_large", f"the headers are more than {_MOST_HEADER_BYTES} bytes")
+
+    def on_message_begin(self) -> None:
+        if not self._in_headers:
+            self._begin_headers()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_headers, self._in_body = False, True
+        self._receiving_since, self._received = time.monotonic(), 0
+        super().on_headers_complete()
+        cycle = self.cycle
+        if not cycle.keep_alive:
+            cycle.transport = cast(asyncio.Transport, _LingeringTransport(self))
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self._discard(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "bad_http", "this is not an HTTP/1.1 request")
+
+    def close_gently(self) -> None:
+        """Close so that an answer gets through to a client that is still sending: closing with bytes
+        unread would reset the connection and take the answer along."""
+        if not self._in_body or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._lingering = True
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _begin_headers(self) -> None:
+        self._in_headers, self._received, self._receiving_since = True, 0, time.monotonic()
+        self._timer.cancel()
+        self._timer = self.loop.call_later(self.timeout_s, self._check_time)
+
+    def _check_time(self) -> None:
+        if self.transport.is_closing() or not (self._in_headers or self._in_body):
+            return
+        allowed = self.timeout_s + (self._received / _LEAST_BYTES_PER_S if self._in_body else 0)
+        left = self._receiving_since + allowed - time.monotonic()
+        if self.pipeline or self.flow.read_paused:
+            left = max(left, self.timeout_s)  # the server, not the client, is what holds this up
+        if left > 0.001:
+            self._timer = self.loop.call_later(left, self._check_time)
+        elif self._in_headers and not self._received:
+            self.transport.close()
+        else:
+            part = "headers" if self._in_headers else "body"
+            self._refuse(408, "too_slow", f"the request's {part} took more than {self.timeout_s:g} s")
+
+    def _discard(self, count: int) -> None:
+        self._discarded += count
+        if self._discarded > self.most_discarded:
+            self.transport.close()
+
+    def _refuse(self, status: int, kind: str, message: str) -> None:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            error: Any = {"kind": kind, "message": message, "hint": ""}
+            body = json.dumps({"error": error}).encode()
+            self.transport.write(
+                STATUS_LINE[status] + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+                + b"connection: close\r\n\r\n" + body
+            )  # fmt: skip
+        self.transport.close()
+
+
+class _LingeringTransport:
+    """The transport of a request whose connection ends with its answer."""
+
+    def __init__(self, protocol: _LimitedProtocol) -> None:
+        self._protocol, self._transport = protocol, protocol.transport
+
+    def close(self) -> None:
+        self._protocol.close_gently()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -1,0 +1,149 @@
+"""A loaded release: an ONNX Runtime session with its preprocessing. Imported by the worker alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+
+from engine.errors import Failed
+from engine.release.bundle import Release
+from engine.tasks.images.preprocess import ImageError, Preprocess
+
+_STATUS = {"not_image": 415, "truncated": 422, "too_large": 413}
+_HINTS = {
+    "not_image": "send a JPEG, PNG, WebP, GIF, BMP or TIFF as the body or as the multipart field 'file'",
+    "truncated": "the file is damaged: send the whole image",
+    "too_large": "send a smaller image, or raise servers.max_pixels",
+}
+_RUNS_OUTSIDE_PROGRAMS = ("EPS", "WMF", "FITS")
+_WARM_RUNS = 6
+
+
+class Refusal(Exception):
+    """An input that the net cannot take: `status` is the HTTP status of the answer."""
+
+    def __init__(self, status: int, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message, self.hint = status, kind, message, hint
+
+
+def prepare_decoders() -> None:
+    """Import Pillow's formats now rather than in the first request, without those that start programs."""
+    Image.init()
+    for name in _RUNS_OUTSIDE_PROGRAMS:
+        if Image.OPEN.pop(name, None):
+            Image.ID.remove(name)
+
+
+class Model:
+    """One release ready to answer; safe to call from several threads at once.
+
+    Args:
+        release: opened with its content checked.
+        max_pixels: the most pixels an image may have in its header.
+
+    Raises:
+        Failed: the net does not load, or does not give finite probabilities, one a class.
+    """
+
+    def __init__(self, release: Release, max_pixels: int) -> None:
+        self.release = release
+        self.manifest = release.manifest
+        self.max_pixels = max_pixels
+        self.classes = self.manifest.classes
+        self.preprocess = Preprocess.from_dict(self.manifest.preprocess)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(release.onnx(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
+            raise Failed(
+                f"release {release.id[:8]} does not load ({_first_line(error)})",
+                "deploy another",
+                kind="unloadable",
+            ) from None
+        self._input = self._session.get_inputs()[0].name
+        output = self._session.get_outputs()[0].name
+        self._outputs, self._gives_logits = [output], output != "probabilities"
+        self.shape = [3, self.preprocess.img_size, self.preprocess.img_size]
+        self._labels = [json.dumps(name, ensure_ascii=False) for name in self.classes]
+        self._release_field = json.dumps(release.id)
+
+    def warm_up(self) -> None:
+        """Answer some images the whole way, so that no client pays for the first one.
+
+        Raises:
+            Failed: the net gives something else than one finite probability a class.
+        """
+        side = max(self.preprocess.img_size, 64)
+        noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+        encoded = io.BytesIO()
+        Image.fromarray(noise).save(encoded, "JPEG")
+        for _ in range(_WARM_RUNS):
+            try:
+                found = self.probabilities(self.preprocess(encoded.getvalue())[None])
+            except Exception as error:  # noqa: BLE001 - as above
+                raise Failed(
+                    f"release {self.release.id[:8]} fails on a first image ({_first_line(error)})",
+                    "deploy another",
+                    kind="unloadable",
+                ) from None
+            if found.shape != (1, len(self.classes)) or not np.isfinite(found).all():
+                raise Failed(
+                    f"release {self.release.id[:8]} gives {list(found.shape)} for {len(self.classes)} classes, "
+                    "or values that are not finite",
+                    "deploy another",
+                    kind="unloadable",
+                )
+
+    def probabilities(self, batch: np.ndarray) -> np.ndarray:
+        """float32 [N, 3, S, S] to float32 [N, classes], rows summing to 1."""
+        (found,) = self._session.run(self._outputs, {self._input: batch})
+        if self._gives_logits:
+            found = np.exp(found - found.max(axis=-1, keepdims=True))
+            found /= found.sum(axis=-1, keepdims=True)
+        return found.astype(np.float32, copy=False)
+
+    def predict(self, content: bytes, top_k: int) -> bytes:
+        """An encoded image to the answer's JSON without its closing brace: the front adds the latency.
+
+        Raises:
+            Refusal: not an image, truncated, too large.
+        """
+        try:
+            batch = self.preprocess(content, self.max_pixels)[None]
+        except ImageError as error:
+            raise Refusal(_STATUS[error.kind], error.kind, str(error), _HINTS[error.kind]) from None
+        row = self.probabilities(batch)[0]
+        order = np.argsort(-row, kind="stable")[: min(top_k, len(row))]
+        best = [
+            f'{{"label":{self._labels[index]},"index":{index},"confidence":{value:.6g}}}'
+            for index, value in zip(order.tolist(), row[order].tolist(), strict=True)
+        ]
+        return f'{best[0][:-1]},"top_k":[{",".join(best)}],"release":{self._release_field}'.encode()
+
+    def card(self) -> dict[str, Any]:
+        """What `/model` says of the release, beside the slot's own fields."""
+        origin = self.manifest.checkpoint
+        return {
+            "release": self.release.id,
+            "sha256": origin.sha256,
+            "md5": origin.md5,
+            "cycle": origin.cycle,
+            "epoch": origin.epoch,
+            "accuracy": origin.accuracy,
+            "architecture": self.manifest.architecture["name"],
+            "precision": self.manifest.precision,
+            "classes": self.classes,
+            "input": {**self.manifest.input, "preprocess": self.manifest.preprocess},
+        }
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

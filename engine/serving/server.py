@@ -1,0 +1,197 @@
+"""One slot's server in this process: the public and the private HTTP on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from engine.config.schema import Servers
+from engine.errors import UnderstudyError
+from engine.release.control import socket_path
+from engine.serving.address import listen_on
+from engine.serving.app import App
+from engine.serving.private import Private, private_socket
+from engine.serving.protocol import limited_protocol
+from engine.serving.slot import Slot
+from engine.store.clock import timestamp
+from engine.store.events import append_event
+from engine.store.locks import hold
+from engine.store.workspace import Workspace
+
+log = logging.getLogger("understudy.serving")
+
+_KEEP_ALIVE_S = 65
+Announce = Callable[[dict[str, Any]], None]
+
+
+def serve_slot(
+    workspace: Workspace, servers: Servers, name: str, announce: Announce, *, tied: bool = False
+) -> int:
+    """Serve one slot until a signal; returns its number (SIGTERM, SIGINT).
+
+    Args:
+        announce: called with `{slot, port, state, release, pid, host, problem}` when the slot is ready and
+            after each change of it.
+        tied: stop also when standard input closes (the parent holds its other end).
+
+    Raises:
+        Busy: the slot of this workspace is served already, or the port is taken.
+    """
+    host, port = servers.host, getattr(servers, name).port
+    with hold(workspace.lock(f"serve-{name}"), f"serve {name} on port {port}"):
+        public = listen_on(host, port)
+        with contextlib.closing(public):
+            path = socket_path(workspace, name)
+            private = private_socket(path)
+            try:
+                return uvloop.run(_Server(workspace, servers, name, announce).run(public, private, tied=tied))
+            finally:
+                private.close()
+                path.unlink(missing_ok=True)
+
+
+class _Quiet(uvicorn.Server):
+    """uvicorn leaves the signals to us: two servers share one process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Server:
+    def __init__(self, workspace: Workspace, servers: Servers, name: str, announce: Announce) -> None:
+        self._workspace, self._servers, self._name = workspace, servers, name
+        self._port = getattr(servers, name).port
+        self._announce = announce
+        self._started_at = timestamp()
+        self._signal = 0
+        self._ready = False
+        self._shown: str | None = None
+        self._records: set[asyncio.Future[Any]] = set()
+
+    async def run(self, public: socket.socket, private: socket.socket, *, tied: bool) -> int:
+        self._slot = Slot(
+            self._workspace, self._name, self._servers, on_change=self._changed, on_alert=self._alert
+        )
+        self._app = App(self._slot, self._servers.queue, self._servers.max_body_bytes)
+        self._changed()
+        http = limited_protocol(self._servers.receive_timeout_s, self._servers.max_body_bytes)
+        self._front = _Quiet(self._config(self._app, http))
+        self._channel = _Quiet(self._config(Private(self._slot, self.stats), http))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        if tied:
+            loop.add_reader(sys.stdin.fileno(), self._parent_gone)
+        serving = asyncio.gather(self._front.serve(sockets=[public]), self._channel.serve(sockets=[private]))
+        following = asyncio.create_task(self._follow())
+        try:
+            self._record("started")
+            await serving
+        finally:
+            following.cancel()
+            await self._slot.close()
+            self._record("stopped")
+            await asyncio.gather(*self._records, return_exceptions=True)
+        return self._signal
+
+    def _config(self, app: Any, http: Any) -> uvicorn.Config:
+        return uvicorn.Config(
+            app,
+            http=http,
+            ws="none",
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=self._servers.access_log and app is self._app,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, round(self._servers.drain_timeout_s)),
+        )
+
+    async def _follow(self) -> None:
+        with contextlib.suppress(UnderstudyError):
+            await self._slot.follow()
+        self._ready = True
+        self._say()
+        await self._slot.run()
+
+    def stats(self) -> dict[str, Any]:
+        """What `engine.release.control.slot_stats` returns."""
+        slot, metrics = self._slot, self._app.metrics
+        return {
+            "pid": os.getpid(),
+            "slot": self._name,
+            "port": self._port,
+            "state": slot.state,
+            "release": slot.active.card["release"] if slot.active else None,
+            "since": slot.since,
+            "loaded_at": slot.active.loaded_at if slot.active else None,
+            "requests": metrics.requests_total,
+            "errors": metrics.failures_total,
+            "refused": metrics.refused_total,
+            "waiting": self._app.waiting,
+            "p50_ms": metrics.percentile_ms(0.5),
+            "p99_ms": metrics.percentile_ms(0.99),
+            "swaps": slot.swaps,
+            "restarts": slot.restarts,
+            "worker_pid": slot.active.process.pid if slot.active else None,
+            "started_at": self._started_at,
+            "problem": slot.problem,
+        }
+
+    def _changed(self) -> None:
+        slot, metrics = self._slot, self._app.metrics
+        metrics.show_changes(slot.swaps, slot.restarts)
+        release = slot.active.card["release"] if slot.active else None
+        if release != self._shown:
+            self._shown = release
+            metrics.forget_latencies()
+        metrics.show_release(slot.active.card if slot.active else None)
+        if self._ready:
+            self._say()
+
+    def _say(self) -> None:
+        stats = self.stats()
+        words = {key: stats[key] for key in ("slot", "port", "state", "release", "pid", "problem")}
+        self._announce({**words, "host": self._servers.host})
+
+    def _alert(self, sentence: str) -> None:
+        log.error("%s", sentence)
+        self._record("alert", {"problem": sentence})
+
+    def _record(self, kind: str, detail: dict[str, Any] | None = None) -> None:
+        """Add an event beside the loop: its lock and its fsync must not hold up a request."""
+        fields = {"slot": self._name, "port": self._port, "pid": os.getpid(), **(detail or {})}
+        work = asyncio.get_running_loop().run_in_executor(None, self._append, kind, fields)
+        self._records.add(work)
+        work.add_done_callback(self._records.discard)
+
+    def _append(self, kind: str, fields: dict[str, Any]) -> None:
+        try:
+            append_event(self._workspace, kind, self._name, fields)
+        except (UnderstudyError, OSError) as error:
+            log.error("the event '%s' was not written: %s", kind, error)
+
+    def _stop(self, number: int) -> None:
+        if self._signal:
+            self._front.force_exit = self._channel.force_exit = True
+        self._signal = self._signal or number
+        self._front.should_exit = self._channel.should_exit = True
+
+    def _parent_gone(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self._stop(signal.SIGTERM)

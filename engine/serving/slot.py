@@ -1,0 +1,309 @@
+"""A slot: which worker answers, and how another takes its place without a failed request.
+
+The pointer file is the truth (engine.release.slots). A change of it is followed by loading the new
+release in a worker beside the old one; only a worker that has answered real images takes over, and
+the old one first answers what it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from engine.config.schema import Servers
+from engine.errors import UnderstudyError
+from engine.release.bundle import release_path
+from engine.release.slots import pointer_path, read_pointer
+from engine.serving.link import Answer, Link, WorkerGone
+from engine.store.clock import timestamp
+from engine.store.workspace import Workspace
+
+log = logging.getLogger("understudy.serving")
+
+_POLL_S = 0.25
+_PREPARED_S = 60.0
+_SPARE_AFTER_S = 1.0
+_RETRY_S = 30.0
+_SILENT_S = 60.0  # a worker that answers nothing for so long while asked hangs
+_WAIT_FOR_WORKER_S = 5.0
+_STEADY_S = 10.0  # a worker that lived so long died of something else than its release
+_LONGEST_PAUSE_S = 30.0
+
+
+class Unavailable(Exception):
+    """Nothing can answer now. `kind` is `empty`, `loading` or `no_worker`."""
+
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.hint = kind, message, hint
+
+
+class Slot:
+    """Serves what the slot's pointer says; everything runs on one event loop.
+
+    Args:
+        name: "asis" or "tobe".
+        on_change: called after the slot's state, release or problem changed.
+        on_alert: called with a sentence when a release cannot be served or a worker died.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        name: str,
+        servers: Servers,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        on_alert: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.workspace, self.name, self._servers = workspace, name, servers
+        self.threads = servers.threads or available_cores()
+        self.problem: str | None = None
+        self.swaps = self.restarts = 0
+        self.since: str | None = None
+        self._on_change, self._on_alert = on_change, on_alert
+        self._active: Link | None = None
+        self._wanted: str | None = None
+        self._prepared: tuple[Link, float] | None = None
+        self._spare: Link | None = None
+        self._spare_due = 0.0
+        self._loading = False
+        self._available = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._followed: object = None
+        self._retry_at = 0.0
+        self._deaths = 0
+        self._closing = False
+
+    @property
+    def state(self) -> str:
+        if self._active is not None:
+            return "live"
+        return "loading" if self._loading or self._wanted else "empty"
+
+    @property
+    def active(self) -> Link | None:
+        return self._active
+
+    async def ask(self, kind: int, argument: int, body: bytes) -> Answer:
+        """Have the present release answer; asked again once when its worker dies of something.
+
+        Raises:
+            Unavailable: nothing is there to answer.
+            WorkerGone: the worker died twice.
+        """
+        try:
+            return await (self._active or await self._replacement()).ask(kind, argument, body)
+        except WorkerGone:
+            return await (self._active or await self._replacement()).ask(kind, argument, body)
+
+    def refuse_if_unavailable(self) -> None:
+        """Raise Unavailable where waiting would not help: the slot is empty, or loads its first release."""
+        if self._active is None and self._wanted is None:
+            if self._loading:
+                raise Unavailable(
+                    "loading", f"the slot {self.name} is loading its release", "try again in a second"
+                )
+            raise Unavailable(
+                "empty", self.problem or f"the slot {self.name} holds no release", "deploy or promote one first"
+            )
+
+    async def _replacement(self) -> Link:
+        self.refuse_if_unavailable()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._available.wait(), _WAIT_FOR_WORKER_S)
+        if self._active is None:
+            raise Unavailable("no_worker", "the model's process died and is not back yet", "try again in a while")
+        return self._active
+
+    async def run(self) -> None:
+        """Follow the pointer until cancelled."""
+        while True:
+            seen = self._signature()
+            if seen != self._followed or (self.problem and time.monotonic() > self._retry_at):
+                with contextlib.suppress(UnderstudyError):
+                    await self.follow()
+            await self._look_after()
+            await asyncio.sleep(_POLL_S)
+
+    async def follow(self) -> None:
+        """Serve what the pointer says now.
+
+        Raises:
+            Failed: it cannot be served; the slot goes on with what it has.
+        """
+        async with self._changing:
+            seen = self._signature()
+            try:
+                await self._follow()
+            except UnderstudyError as error:
+                self._retry_at = time.monotonic() + _RETRY_S
+                self._tell_problem(error.message)
+                raise
+            else:
+                if self.problem is not None:
+                    self._tell_problem(None)
+            finally:
+                self._followed = seen
+
+    async def _follow(self) -> None:
+        pointer = read_pointer(self.workspace, self.name)
+        if pointer is None:
+            old, self._active, self._wanted, self.since = self._active, None, None, None
+            self._available.clear()
+            if old is not None:
+                self._spawn(old.drain(self._servers.drain_timeout_s))
+                self._on_change()
+            return
+        if self._active is not None and self._active.card["release"] == pointer.release:
+            self.since = pointer.since
+            return
+        link = self._take_prepared(pointer.release) or await self._load(pointer.release)
+        swap = self._wanted not in (None, pointer.release)
+        old, self._active = self._active, link
+        self._wanted, self.since, self._deaths = pointer.release, pointer.since, 0
+        self.swaps += swap
+        self._available.set()
+        self._spawn(self._watch(link))
+        if old is not None:
+            self._spawn(old.drain(self._servers.drain_timeout_s))
+        self._spare_due = time.monotonic() + _SPARE_AFTER_S
+        log.info("%s serves %s", self.name, pointer.release[:8])
+        self._on_change()
+
+    async def prepare(self, release: str) -> None:
+        """Load and warm `release` beside the one that is served, and keep it for the follow that comes.
+
+        Raises:
+            Failed: it does not load.
+        """
+        async with self._changing:
+            if self._active is not None and self._active.card["release"] == release:
+                return
+            link = self._take_prepared(release) or await self._load(release)
+            await self._drop_prepared()
+            self._prepared = (link, time.monotonic() + _PREPARED_S)
+
+    async def close(self) -> None:
+        """End every worker."""
+        self._closing = True
+        for task in self._background:
+            task.cancel()
+        await self._drop_prepared()
+        for link in (self._active, self._spare):
+            if link is not None:
+                await link.end()
+        self._active = self._spare = None
+
+    async def _load(self, release: str) -> Link:
+        self._loading = True
+        link: Link | None = None
+        try:
+            link, self._spare = self._spare, None
+            if link is None or link.gone.is_set():
+                link = await Link.spawn(self.threads)
+            path = release_path(self.workspace, release)
+            await link.load(release, path, self._servers.max_pixels, timestamp())
+            return link
+        except BaseException:
+            if link is not None:
+                self._spawn(link.end())
+            raise
+        finally:
+            self._loading = False
+
+    async def _watch(self, link: Link) -> None:
+        """Put another worker in the place of one that dies."""
+        started = time.monotonic()
+        await link.gone.wait()
+        if link is not self._active or self._closing:
+            return
+        self._active = None
+        self._available.clear()
+        self._deaths = 0 if time.monotonic() - started > _STEADY_S else self._deaths + 1
+        code = await link.end()
+        release = link.card["release"]
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self._on_alert(f"the {self.name} worker of {release[:8]} died ({how}) and is replaced")
+        while not self._closing:
+            await asyncio.sleep(min(_LONGEST_PAUSE_S, 0.25 * 2**self._deaths) if self._deaths > 1 else 0)
+            async with self._changing:
+                if self._active is not None or self._wanted != release:
+                    return
+                try:
+                    fresh = self._take_prepared(release) or await self._load(release)
+                except UnderstudyError as error:
+                    self._deaths += 1
+                    self._retry_at = time.monotonic() + _RETRY_S
+                    self._tell_problem(error.message)
+                    continue
+                self.restarts += 1
+                self._active = fresh
+                self._available.set()
+                self._spawn(self._watch(fresh))
+                self._spare_due = time.monotonic() + _SPARE_AFTER_S
+                if self.problem:
+                    self._tell_problem(None)
+                self._on_change()
+                return
+
+    async def _look_after(self) -> None:
+        """What the clock asks for: a spare, the end of an unused preparation, of a worker that hangs."""
+        moment = time.monotonic()
+        if self._prepared is not None and (moment > self._prepared[1] or self._prepared[0].gone.is_set()):
+            await self._drop_prepared()
+        active = self._active
+        if active is not None and active.in_flight and moment - active.heard > _SILENT_S:
+            log.error("%s: the worker answered nothing for %.0f s; it is ended", self.name, _SILENT_S)
+            active.process.kill()
+        if self._spare is not None and self._spare.gone.is_set():
+            await self._spare.end()
+            self._spare, self._spare_due = None, moment + _RETRY_S
+        if self._spare is None and active is not None and not self._changing.locked() and moment > self._spare_due:
+            self._spare = await Link.spawn(self.threads)
+
+    def _take_prepared(self, release: str) -> Link | None:
+        if self._prepared is None or self._prepared[0].card["release"] != release:
+            return None
+        (link, _), self._prepared = self._prepared, None
+        if not link.gone.is_set():
+            return link
+        self._spawn(link.end())
+        return None
+
+    async def _drop_prepared(self) -> None:
+        if self._prepared is not None:
+            (link, _), self._prepared = self._prepared, None
+            await link.end()
+
+    def _tell_problem(self, problem: str | None) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            if problem:
+                self._on_alert(f"{self.name}: {problem}")
+            self._on_change()
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(pointer_path(self.workspace, self.name))  # noqa: PTH116 - four times a second
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def available_cores() -> int:
+    """CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

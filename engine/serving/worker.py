@@ -1,0 +1,124 @@
+"""The model's own process: `python -m engine.serving.worker FD THREADS`, spawned by a slot's front.
+
+The threads take turns reading a frame from the inherited socket, then work side by side: decoding and
+inference release the interpreter's lock. The process ends when the front does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UnderstudyError
+from engine.release.bundle import read_release
+from engine.serving import frames
+from engine.serving.infer import infer
+from engine.serving.lifeline import die_with_parent
+from engine.serving.runtime import Model, Refusal, prepare_decoders
+
+_OOM_LOADING, _OOM_SERVING = 800, 300
+
+
+class Worker:
+    """Answers the front's frames until the socket ends."""
+
+    def __init__(self, stream: socket.socket, threads: int) -> None:
+        self._stream = stream
+        self._threads = threads
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._model: Model | None = None
+
+    def run(self) -> None:
+        self._answer(frames.HELLO, 200, b"{}")
+        for _ in range(self._threads - 1):
+            threading.Thread(target=self._work, daemon=True).start()
+        self._work()
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._reading:
+                    length, ident, kind, argument = frames.REQUEST.unpack(self._receive(frames.REQUEST.size))
+                    body = self._receive(length)
+                self._answer(ident, *self._handle(kind, argument, body))
+        except OSError:
+            os._exit(0)  # the front is gone: other threads may be deep in native code
+
+    def _receive(self, count: int) -> bytearray:
+        buffer = bytearray(count)
+        view, got = memoryview(buffer), 0
+        while got < count:
+            step = self._stream.recv_into(view[got:], count - got, socket.MSG_WAITALL)
+            if not step:
+                raise ConnectionError
+            got += step
+        return buffer
+
+    def _answer(self, ident: int, status: int, body: bytes, rows: int = 0, head: int = 0) -> None:
+        with self._writing:
+            self._stream.sendall(frames.ANSWER.pack(len(body), ident, status, rows, head) + body)
+
+    def _handle(self, kind: int, argument: int, body: bytearray) -> tuple[int, bytes, int, int]:
+        try:
+            if kind == frames.LOAD:
+                return 200, self._load(json.loads(body)), 0, 0
+            assert self._model is not None
+            if kind == frames.PREDICT:
+                return 200, self._model.predict(bytes(body), argument), 1, 0
+            rows, head, answer = infer(self._model, body, argument)
+            return 200, answer, rows, head
+        except Refusal as refusal:
+            return refusal.status, _error(refusal.kind, refusal.message, refusal.hint, kind), 0, 0
+        except UnderstudyError as error:
+            return 500, _error(error.kind, error.message, error.hint, kind), 0, 0
+        except MemoryError:
+            return 503, _error("memory", "not enough memory for this request", "send less at once", kind), 0, 0
+        except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
+            sentence = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return 500, _error("defect", sentence, "see the server's log", kind), 0, 0
+
+    def _load(self, order: dict[str, Any]) -> bytes:
+        _set_oom_score(_OOM_LOADING)
+        release = read_release(Path(order["path"]), expect=order["release"])
+        model = Model(release, order["max_pixels"])
+        model.warm_up()
+        self._model = model
+        _set_oom_score(_OOM_SERVING)
+        return json.dumps(model.card()).encode()
+
+
+def _error(kind: str, message: str, hint: str, frame: int) -> bytes:
+    value: Any = {"kind": kind, "message": message, "hint": hint}
+    if frame == frames.INFER:
+        value = f"{message}: {hint}" if hint else message
+    return json.dumps({"error": value}, ensure_ascii=False).encode()
+
+
+def _set_oom_score(score: int) -> None:
+    """When memory runs out, a model that is loading goes first, then one that serves, and the front last."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
+def main() -> None:
+    # Ctrl-C and a service manager signal the whole group: the front drains, then closes the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent(signal.SIGKILL)
+    handle, threads = map(int, sys.argv[1:3])
+    prepare_decoders()
+    with contextlib.suppress(OSError):
+        Worker(socket.socket(fileno=handle), threads).run()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
