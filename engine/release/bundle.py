@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from engine.errors import Failed, UsageError
-from engine.store.files import atomic_writer, sha256_file
+from engine.store.files import atomic_writer, fsync_folder, sha256_file
 from engine.store.workspace import Workspace
 
 SUFFIX = ".release"
@@ -80,15 +81,19 @@ class Release:
 
 
 def write_release(folder: Path, manifest: Manifest, onnx: bytes, weights: bytes) -> Release:
-    """Write a release under its content's hash and return it; an equal one that is there already is kept."""
-    scratch = folder / ".making.release"
-    with atomic_writer(scratch) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as bundle:
-        text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1).encode()
-        for name, content in ((_MANIFEST, text), (_ONNX, onnx), (_WEIGHTS, weights)):
-            bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content)
-    identity = sha256_file(scratch)
-    path = folder / f"{identity}{SUFFIX}"
-    scratch.replace(path)
+    """Write a release under its content's hash and return it; equal content gives the same file again."""
+    scratch = folder / f".making-{os.getpid()}.part"
+    try:
+        with atomic_writer(scratch) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as bundle:
+            text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1).encode()
+            for name, content in ((_MANIFEST, text), (_ONNX, onnx), (_WEIGHTS, weights)):
+                bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+        identity = sha256_file(scratch)
+        path = folder / f"{identity}{SUFFIX}"
+        scratch.replace(path)
+        fsync_folder(folder)
+    finally:
+        scratch.unlink(missing_ok=True)
     return Release(identity, path, manifest)
 
 

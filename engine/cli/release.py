@@ -1,0 +1,137 @@
+"""`promote`, `rollback`, `hold`, `unhold`, `reject`: what changes a slot, or keeps it from changing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from engine.cli.verb import Session, Verb, table
+from engine.release import hold as marks
+from engine.release import promote as room
+from engine.release.slots import read_pointer
+
+
+@click.command(cls=Verb)
+@click.option(
+    "--force", is_flag=True, help="Pass a closed gate; needs --reason. Checks of files are never skipped."
+)
+@click.option("--reason", metavar="TEXT", help="Why; kept in the audit log.")
+@click.option("--dry-run", is_flag=True, help="Check everything, say what would happen, change nothing.")
+@click.option("--wait", is_flag=True, help="Wait for another command that holds the slots.")
+def promote(session: Session, force: bool, reason: str | None, dry_run: bool, wait: bool) -> None:
+    """Give AS-IS what TO-BE holds, behind the gate, with a backup of what it replaces."""
+    result = room.promote(
+        session.workspace, session.settings, force=force, reason=reason, dry_run=dry_run, wait=wait
+    )
+    session.emit(result, _promoted)
+
+
+@click.command(cls=Verb, words=("BACKUP", 0, 1))
+@click.option("--wait", is_flag=True, help="Wait for another command that holds the slots.")
+def rollback(session: Session, words: list[str], wait: bool) -> None:
+    """List AS-IS's backups, or put the one named back on AS-IS."""
+    if not words:
+        session.emit({"backups": room.list_backups(session.workspace, session.settings)}, _backups)
+        return
+    session.emit(room.rollback(session.workspace, session.settings, words[0], wait=wait), _restored)
+
+
+@click.command(cls=Verb)
+@click.option("--reason", metavar="TEXT", help="Why; kept in the audit log.")
+def hold(session: Session, reason: str | None) -> None:
+    """Keep TO-BE as it is: sync and deploy leave it alone until `unhold`."""
+    session.emit(
+        marks.hold(session.workspace, reason),
+        lambda value: f"TO-BE is held since {_minute(value['at'])}; let it go with: python -m engine unhold",
+    )
+
+
+@click.command(cls=Verb)
+def unhold(session: Session) -> None:
+    """Let TO-BE change again."""
+    session.emit(
+        marks.unhold(session.workspace),
+        lambda value: "TO-BE may change again" if value["changed"] else "TO-BE was not held",
+    )
+
+
+@click.command(cls=Verb, words=("RELEASE", 1, 1))
+@click.option("--reason", metavar="TEXT", help="Why; kept in the audit log.")
+def reject(session: Session, words: list[str], reason: str | None) -> None:
+    """Never deploy or promote this release again."""
+    result = marks.reject(session.workspace, words[0], reason)
+    held_by = [
+        slot
+        for slot in ("asis", "tobe")
+        if (pointer := read_pointer(session.workspace, slot)) and pointer.release == result["rejected"]
+    ]
+    session.emit({**result, "slots": held_by}, _rejected)
+
+
+def _promoted(result: dict[str, Any]) -> str:
+    would = "would go" if result["dry_run"] else "went"
+    lines = [f"AS-IS {would} from {_short(result['from'])} to {_short(result['to'])}{_facts(result)}"]
+    if result["forced"]:
+        lines.append(f"forced: {result['reason']}")
+    if result["backup"]:
+        lines.append(f"backup: {result['backup']}")
+        if not result["dry_run"]:
+            lines.append(f"undo:   python -m engine rollback {result['backup']}")
+    return "\n".join(lines)
+
+
+def _restored(result: dict[str, Any]) -> str:
+    if not result["changed"]:
+        return f"AS-IS holds {_short(result['restored'])} already; nothing to do"
+    lines = [f"AS-IS went back from {_short(result['from'])} to {_short(result['restored'])}{_facts(result)}"]
+    if result["backup_made"]:
+        lines.append(f"backup: {result['backup_made']}")
+        lines.append(f"undo:   python -m engine rollback {result['backup_made']}")
+    if result["note"]:
+        lines.append(f"note:   {result['note']}")
+    return "\n".join(lines)
+
+
+def _backups(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            entry["name"],
+            _short(entry["release"]),
+            "-" if entry["cycle"] is None else entry["cycle"],
+            "-" if entry["accuracy"] is None else f"{entry['accuracy']:.2%}",
+            _minute(entry["at"]),
+            f"{entry['bytes'] / 1e6:.1f} MB",
+            "verified" if entry["verified"] else entry["problem"],
+        )
+        for entry in result["backups"]
+    ]
+    if not rows:
+        return "no backups yet; the first promotion over a model makes one"
+    return table(rows, ("backup", "release", "cycle", "accuracy", "made", "size", "state"))
+
+
+def _rejected(result: dict[str, Any]) -> str:
+    lines = [f"release {_short(result['rejected'])} is rejected: it is not deployed or promoted again"]
+    if "tobe" in result["slots"]:
+        lines.append("TO-BE still answers with it until another candidate is deployed")
+    if "asis" in result["slots"]:
+        lines.append("AS-IS still holds it; take it down with: python -m engine rollback BACKUP")
+    return "\n".join(lines)
+
+
+def _facts(result: dict[str, Any]) -> str:
+    facts = []
+    if result.get("cycle") is not None:
+        facts.append(f"cycle {result['cycle']}")
+    if result.get("accuracy") is not None:
+        facts.append(f"accuracy {result['accuracy']:.2%}")
+    return f" ({', '.join(facts)})" if facts else ""
+
+
+def _short(release: str | None) -> str:
+    return release[:8] if release else "nothing"
+
+
+def _minute(at: str) -> str:
+    return at[:16].replace("T", " ")
