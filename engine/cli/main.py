@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Drive the whole road on embedded data in a fresh workspace."),
     "config": ("config", "Show the merged settings and where each came from."),
     "events": ("events", "Show or follow the audit log."),
+    "ab": ("ab", "Compare AS-IS and TO-BE on the same labelled images."),
     "serve": ("serve", "Serve the slots until stopped."),
     "promote": ("release", "Give AS-IS what TO-BE holds, behind the gate."),
     "rollback": ("release", "List AS-IS's backups, or put one back."),

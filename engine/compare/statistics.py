@@ -8,6 +8,7 @@ would cost every quick verb half a second.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 A = 10.0  # both parameters of the e-process's beta prior: tuned to gaps of a fifth of the discordant images
@@ -60,7 +61,7 @@ def mcnemar(b: int, c: int) -> tuple[float, float]:
     return min(1.0, 2 * tail), min(1.0, max(0.0, 2 * tail - point))
 
 
-def difference_interval(b: int, c: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def difference_interval(b: float, c: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of TO-BE's accuracy less AS-IS's, both fractions.
 
     Bonett and Price 2012 (J. Educ. Behav. Stat. 37(4)): the Wald interval of paired proportions after one
@@ -119,7 +120,7 @@ def images_needed(discordance: float, difference: float, alpha: float = 0.05, po
     return max(1, round(wanted * wanted / (gap * gap)))
 
 
-def log_e_value(b: int, c: int, a: float = A) -> float:
+def log_e_value(b: float, c: float, a: float = A) -> float:
     """The natural logarithm of E = 2^(b+c) B(a+b, a+c) / B(a, a).
 
     E is an e-process under b ~ Bin(b+c, 1/2): it passes 1/alpha, at whatever image one looks, with
@@ -130,7 +131,7 @@ def log_e_value(b: int, c: int, a: float = A) -> float:
     return (b + c) * _LN2 + _log_beta(a + b, a + c) - _log_beta(a, a)
 
 
-def e_value(b: int, c: int, a: float = A) -> float:
+def e_value(b: float, c: float, a: float = A) -> float:
     """E itself, as `log_e_value`; at most the largest float."""
     return exponential(log_e_value(b, c, a))
 
@@ -168,39 +169,33 @@ class EProcess:
         return math.exp(-self.log_max)
 
 
-def further_images(b: int, c: int, n: int, alpha: float, a: float = A) -> int | None:
-    """About how many more images bring E to 1/alpha, if they go on as the n so far; None when b <= c or n = 0.
+def further_images(b: int, c: int, n: int, reached: Callable[[float, float, float], bool]) -> int | None:
+    """About how many more images satisfy `reached(b, c, n)` if they go on as the n so far, or None.
 
-    A projection, not a promise: both counts are extended in proportion until E is reached.
+    A projection, not a promise: the counts are extended in proportion. None when 10^9 images would not do.
     """
     _check(b, c, n)
-    if b <= c or n == 0:
+    if n == 0:
         return None
-    wanted = -math.log(alpha)
-
-    def reached(total: float) -> bool:
-        ours, theirs = b * total / n, c * total / n
-        return (ours + theirs) * _LN2 + _log_beta(a + ours, a + theirs) - _log_beta(a, a) >= wanted
-
-    low, high = float(n), float(n)
-    if reached(high):
+    low, high = 0.0, 1.0
+    if reached(b, c, n):
         return 0
-    while not reached(high):
+    while not reached(b * (1 + high), c * (1 + high), n * (1 + high)):
         low, high = high, high * 2
-        if high > 1e12:
+        if high * n > 1e9:
             return None
-    while high - low > 0.5:
-        middle = (low + high) / 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return math.ceil(high) - n
+    while (high - low) * n > 0.5:
+        middle = 1 + (low + high) / 2
+        low, high = (low, middle - 1) if reached(b * middle, c * middle, n * middle) else (middle - 1, high)
+    return math.ceil(high * n)
 
 
-def non_inferior(b: int, c: int, n: int, margin: float, confidence: float = 0.95) -> bool:
+def non_inferior(b: float, c: float, n: float, margin: float, confidence: float = 0.95) -> bool:
     """Whether the lower end of the difference's interval is above -margin: TO-BE is not worse by the margin."""
     return n > 0 and difference_interval(b, c, n, confidence)[0] > -margin
 
 
-def log_non_inferiority_e_value(b: int, c: int, n: int, margin: float) -> float:
+def log_non_inferiority_e_value(b: float, c: float, n: float, margin: float) -> float:
     """The natural logarithm of an e-process under "TO-BE is worse by the margin or more".
 
     Each image pays x = +1, -1 or 0 (TO-BE alone right, AS-IS alone right, no difference); under the null its
@@ -228,6 +223,6 @@ def _log_beta(first: float, second: float) -> float:
     return math.lgamma(first) + math.lgamma(second) - math.lgamma(first + second)
 
 
-def _check(b: int, c: int, n: int | None = None) -> None:
-    if b < 0 or c < 0 or (n is not None and b + c > n):
+def _check(b: float, c: float, n: float | None = None) -> None:
+    if b < 0 or c < 0 or (n is not None and b + c > n * (1 + 1e-12)):
         raise ValueError(f"impossible counts: b {b}, c {c}" + ("" if n is None else f", n {n}"))

@@ -1,0 +1,136 @@
+"""`ab`: the same labelled images to both slots."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.cli.verb import Session, Verb
+from engine.errors import Interrupted
+from engine.store.workspace import SLOTS, TITLES
+
+_STEPS = 10
+
+
+@click.command(cls=Verb)
+@click.option(
+    "--images", metavar="N", type=click.IntRange(min=1), help="At most this many images (default: ab.images)."
+)
+@click.option("--data", metavar="DIR", help="Class folders, or a CSV of image and label (default: ab.data).")
+@click.option(
+    "--seed", metavar="N", type=int, help="Seed of the order (default: ab.seed, images not compared yet first)."
+)
+@click.option("--stratified", is_flag=True, help="Draw each label in proportion to its share of the set.")
+@click.option("--notify", "send", is_flag=True, help="Post the result to the configured channels.")
+@click.option("--wait", is_flag=True, help="Wait while another comparison or a promotion runs.")
+def ab(
+    session: Session,
+    images: int | None,
+    data: str | None,
+    seed: int | None,
+    stratified: bool,
+    send: bool,
+    wait: bool,
+) -> None:
+    """Compare AS-IS and TO-BE on the same labelled images."""
+    from engine.compare.ab import run_ab
+
+    try:
+        result = run_ab(
+            session.workspace,
+            session.settings,
+            images=images,
+            data=Path(data) if data is not None else None,
+            seed=seed,
+            stratified=stratified,
+            wait=wait,
+            on_progress=_progress(session),
+        )
+    except Interrupted as stop:
+        if stop.payload and not session.json:
+            session.say(text(stop.payload))
+        raise
+    if send:
+        result["notified"] = _post(session, result)
+    session.emit(result, text)
+
+
+def text(result: dict[str, Any]) -> str:
+    """The result in the documents' form, with the honest verdict under it."""
+    lines = [_slot_line(result, slot) for slot in SLOTS]
+    winner = TITLES.get(result["verdict"], "undecided")
+    lines += [f"winner: {winner}", f"  {result['reason']}"]
+    if result["n"]:
+        low, high = result["difference_ci95"]
+        lines += [
+            f"  difference {_points(result['difference'])}, 95% interval {_points(low)} to {_points(high)}; "
+            f"p {result['p_value']:.3g} (mid-p), exact {result['exact_p']:.3g}",
+            f"  both right {result['both_right']:,}, only AS-IS {result['asis_only']:,}, "
+            f"only TO-BE {result['tobe_only']:,}, both wrong {result['both_wrong']:,}",
+            f"  {_needed(result)}",
+            f"  comparison {result['id']}: {result['n']:,} of {result['available']:,} images of {result['data']}, "
+            f"seed {result['seed']}, {_used(result['uses'])}; {result['fresh']:,} not compared before",
+        ]
+    lines += [f"  {note}" for note in _notes(result)]
+    state = "open" if result["gate"]["open"] else "closed"
+    lines.append(f"gate: {state}: {result['gate']['reason']}")
+    return "\n".join(lines)
+
+
+def _slot_line(result: dict[str, Any], slot: str) -> str:
+    side = result[slot]
+    name = f"{TITLES[slot]} ({side['port']})"
+    if not result["n"]:
+        return f"{name}: release {side['release'][:8]}"
+    return f"{name}: accuracy {side['accuracy'] * 100:.2f}% ({side['correct']}/{result['n']})"
+
+
+def _points(fraction: float) -> str:
+    return f"{fraction * 100:+.2f}"
+
+
+def _needed(result: dict[str, Any]) -> str:
+    if result["images_needed"] is None:
+        return "no gap was seen, so no number of images can be named"
+    more = f", {result['images_missing']:,} more" if result["images_missing"] else ""
+    return f"about {result['images_needed']:,} images needed to show a gap of this size{more}"
+
+
+def _used(uses: int) -> str:
+    return "never used before" if not uses else f"used {uses} time{'s' if uses > 1 else ''} before"
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    notes = list(result["notes"])
+    if excluded := result["excluded"]:
+        shown = ", ".join(list(excluded)[:5]) + (" ..." if len(excluded) > 5 else "")
+        notes.append(f"left out, with labels that not both releases know: {sum(excluded.values()):,} ({shown})")
+    if unusable := result["unusable"]:
+        notes.append(f"left out, refused by both slots: {len(unusable):,} ({unusable[0]['path']} ...)")
+    for slot in SLOTS:
+        notes += [f"{TITLES[slot]}: {count} x {why}" for why, count in result["error_reasons"][slot].items()][:3]
+    return notes
+
+
+def _progress(session: Session) -> Callable[[int, int], None]:
+    shown = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if not session.json and not sys.stdout.isatty():
+            return  # a script that reads the documents' lines gets these alone
+        if done * _STEPS // total > shown:
+            shown = done * _STEPS // total
+            session.say(f"{done:,} of {total:,} images")
+
+    return show
+
+
+def _post(session: Session, result: dict[str, Any]) -> dict[str, Any]:
+    from engine.notify import notify
+
+    return notify(session.workspace, session.settings, "compared", text(result))

@@ -1,0 +1,208 @@
+"""Comparisons on disk: `comparisons/ID.json`, one file a comparison, with a row for each image.
+
+A row is `[sha256 of the image, label, AS-IS's answer, TO-BE's answer]` in the order drawn; an answer is null
+where the slot gave an error. What `gate` and `status` want quickly is remembered in `state/comparisons.json`,
+which can be thrown away: it holds nothing that the files do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.compare.statistics import EProcess
+from engine.errors import Failed
+from engine.store.files import atomic_write, read_json, write_json
+from engine.store.workspace import Workspace
+
+COLUMNS = ("sha256", "label", "asis", "tobe")
+ERROR_SHARE = 0.01  # more errors of a slot than this, and a comparison decides nothing
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All usable comparisons of two releases on one labelled set, each image once.
+
+    `b`: images that only TO-BE got right, `c`: only AS-IS. A look is a comparison that added images or
+    changed an outcome; `interrupted`: one of them was stopped by a person, who may have seen its counts.
+    """
+
+    n: int = 0
+    b: int = 0
+    c: int = 0
+    asis_correct: int = 0
+    tobe_correct: int = 0
+    looks: int = 0
+    interrupted: bool = False
+    log_e: float = 0.0
+    log_max: float = 0.0
+
+
+def comparison_path(workspace: Workspace, identity: int) -> Path:
+    return workspace.comparisons / f"{identity}.json"
+
+
+def next_id(workspace: Workspace) -> int:
+    """The number after the highest that was given; call it with the lock `compare` held."""
+    return max((int(path.stem) for path in _files(workspace)), default=0) + 1
+
+
+def store(workspace: Workspace, summary: dict[str, Any], rows: list[list[str | None]]) -> None:
+    """Keep a comparison: its file with the rows, and the summary as `state/last_ab.json`."""
+    record = {"format": _FORMAT, **summary, "columns": list(COLUMNS), "rows": rows}
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    atomic_write(comparison_path(workspace, int(summary["id"])), text + "\n")
+    write_json(workspace.state / "last_ab.json", summary)
+
+
+def last_comparison(workspace: Workspace) -> dict[str, Any] | None:
+    """The newest comparison without its rows, or None."""
+    return read_json(workspace.state / "last_ab.json")
+
+
+def summaries(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every comparison without its rows, oldest first; a damaged one is `{"id", "damaged": True}`."""
+    return [entry["summary"] for entry in _entries(workspace)]
+
+
+def usable(summary: dict[str, Any]) -> bool:
+    """Whether a comparison is evidence: it has answers, and no slot failed on more than 1% of its images."""
+    n = summary.get("n") or 0
+    return n > 0 and not any(error_share(summary, slot) > ERROR_SHARE for slot in ("asis", "tobe"))
+
+
+def error_share(summary: dict[str, Any], slot: str) -> float:
+    """The share of images on which the slot gave an error or no answer in time."""
+    return summary[slot]["errors"] / summary["n"] if summary["n"] else 0.0
+
+
+def pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
+    """Take the rows of the chosen comparisons (summaries, oldest first) together.
+
+    An image counts once, at the place where it first came, with its newest answers that are no errors.
+
+    Raises:
+        Failed: a comparison's file is damaged.
+    """
+    remembered = _remembered(workspace)
+    files = {path.name: _stamp(path) for path in _files(workspace)}
+    key = hashlib.sha256(
+        json.dumps([[s["id"], files.get(f"{s['id']}.json")] for s in chosen]).encode()
+    ).hexdigest()
+    if remembered["pool"].get("key") == key:
+        return Pool(**remembered["pool"]["value"])
+    value = _pool(workspace, chosen)
+    remembered["pool"] = {"key": key, "value": asdict(value)}
+    _remember(workspace, remembered)
+    return value
+
+
+def seen_images(workspace: Workspace, chosen: list[dict[str, Any]]) -> set[str]:
+    """SHA-256 of every image that one of these comparisons has answers of."""
+    return {str(row[0]) for summary in chosen for row in _rows(workspace, summary)}
+
+
+def _pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
+    outcomes: dict[str, tuple[bool, bool]] = {}
+    failed: set[str] = set()
+    looks = 0
+    for summary in chosen:
+        added = False
+        for sha256, label, asis, tobe in _rows(workspace, summary):
+            error = asis is None or tobe is None
+            outcome = (asis == label, tobe == label)
+            if sha256 in outcomes and (error or outcomes[sha256] == outcome):
+                continue
+            added = True
+            outcomes[sha256] = outcome
+            (failed.add if error else failed.discard)(sha256)
+        looks += added
+    process = EProcess()
+    for asis_right, tobe_right in outcomes.values():
+        process.see(tobe_right, asis_right)
+    return Pool(
+        n=len(outcomes),
+        b=process.b,
+        c=process.c,
+        asis_correct=sum(asis for asis, _ in outcomes.values()),
+        tobe_correct=sum(tobe for _, tobe in outcomes.values()),
+        looks=looks,
+        interrupted=any(summary.get("status") != "completed" for summary in chosen),
+        log_e=process.log_e,
+        log_max=process.log_max,
+    )
+
+
+def _rows(workspace: Workspace, summary: dict[str, Any]) -> list[list[str]]:
+    record = read_json(comparison_path(workspace, summary["id"]))
+    if not isinstance(record, dict) or record.get("columns") != list(COLUMNS):
+        raise Failed(
+            f"comparison {summary['id']} is damaged", "move its file away, then compare again", kind="damaged"
+        )
+    rows: list[list[str]] = record["rows"]
+    return rows
+
+
+def _entries(workspace: Workspace) -> list[dict[str, Any]]:
+    remembered = _remembered(workspace)
+    known: dict[str, Any] = remembered["files"]
+    paths = sorted(_files(workspace), key=lambda path: int(path.stem))
+    found = {}
+    for path in paths:
+        stamp = _stamp(path)
+        entry = known.get(path.name)
+        found[path.name] = (
+            entry if entry and entry["stamp"] == stamp else {"stamp": stamp, "summary": _summary(path)}
+        )
+    if found != known:
+        remembered["files"] = found
+        _remember(workspace, remembered)
+    return list(found.values())
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        record = read_json(path)
+        if isinstance(record, dict) and record.get("format") == _FORMAT and record.get("id") == int(path.stem):
+            return {key: value for key, value in record.items() if key not in ("format", "rows", "columns")}
+    except (Failed, OSError):
+        pass  # said below: a summary that calls itself damaged closes the gate
+    return {"id": int(path.stem), "damaged": True}
+
+
+def _files(workspace: Workspace) -> list[Path]:
+    if not workspace.comparisons.is_dir():
+        return []
+    return [path for path in workspace.comparisons.iterdir() if path.suffix == ".json" and path.stem.isdigit()]
+
+
+def _stamp(path: Path) -> list[int]:
+    facts = path.stat()
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
+
+def _remembered(workspace: Workspace) -> dict[str, Any]:
+    empty = {"format": _FORMAT, "files": {}, "pool": {}}
+    try:
+        value = read_json(workspace.state / "comparisons.json")
+    except (Failed, OSError):
+        return empty
+    return (
+        value if isinstance(value, dict) and value.keys() == empty.keys() and value["format"] == _FORMAT else empty
+    )
+
+
+def _remember(workspace: Workspace, value: dict[str, Any]) -> None:
+    # Without fsync: what is lost here is read again from the comparisons, and `status` must not wait for a disk.
+    path = workspace.state / "comparisons.json"
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with contextlib.suppress(OSError):  # a reader without the right to write only takes longer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+        scratch.replace(path)
