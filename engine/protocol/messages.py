@@ -296,7 +296,7 @@ class Comparison:
     cells shown; `current` says whether both slots still hold the releases that were compared.
     """
 
-    id: str
+    id: int
     n: int
     planned: int | None = None
     running: bool = False
