@@ -23,7 +23,8 @@ def serve(session: Session, words: list[str], tied: bool) -> None:
         raise UsageError(
             f"both slots have port {settings.servers.asis.port}", "set servers.asis.port or servers.tobe.port"
         )
-    from engine.serving.service import line, serve as run
+    from engine.serving.service import line
+    from engine.serving.service import serve as run
 
     def announce(state: dict[str, Any]) -> None:
         session.emit(state, line)

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 _LEAST_BYTES_PER_S = 64 * 1024  # a large body gets its time, a trickle does not
 _MOST_HEADER_BYTES = 64 * 1024
 _LINGER_S = 2.0
+_LEAST_DISCARDED = 64 * 1024 * 1024
 
 
 def limited_protocol(receive_timeout_s: float, max_body_bytes: int) -> type[asyncio.Protocol]:
@@ -21,12 +22,12 @@ def limited_protocol(receive_timeout_s: float, max_body_bytes: int) -> type[asyn
     Args:
         receive_timeout_s: seconds in which headers must be there, and then the body (plus a second for
             every 64 KiB that came); else 408 and the connection is closed.
-        max_body_bytes: a client that was refused may send this much more before it is cut off.
+        max_body_bytes: a client that was refused may send twice this (at least 64 MiB) before it is cut off.
     """
 
     class Limited(_LimitedProtocol):
         timeout_s = receive_timeout_s
-        most_discarded = max_body_bytes
+        most_discarded = max(_LEAST_DISCARDED, 2 * max_body_bytes)
 
     return Limited
 
@@ -40,7 +41,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._receiving_since = time.monotonic()
         self._in_headers, self._in_body = True, False
         self._received = self._discarded = 0
-        self._lingering = False
+        self._lingering = self._cut_off = False
         self._timer = self.loop.call_later(self.timeout_s, self._check_time)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,7 +66,7 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers, self._in_body = False, True
-        self._receiving_since, self._received = time.monotonic(), 0
+        self._receiving_since, self._received, self._discarded = time.monotonic(), 0, 0
         super().on_headers_complete()
         cycle = self.cycle
         if not cycle.keep_alive:
@@ -115,8 +116,10 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def _discard(self, count: int) -> None:
         self._discarded += count
-        if self._discarded > self.most_discarded:
-            self.transport.close()
+        if self._discarded > self.most_discarded and not self._cut_off:
+            self._cut_off = True
+            self.transport.pause_reading()
+            self.loop.call_later(_LINGER_S, self.transport.close)
 
     def _refuse(self, status: int, kind: str, message: str) -> None:
         cycle = self.cycle

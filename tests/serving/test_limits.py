@@ -1,0 +1,154 @@
+"""What keeps one client from harming the others: time, size and number."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from engine.store.workspace import Workspace
+from tests.serving.conftest import PATIENCE_S, Served, until
+from tests.serving.releases import image, make_release, point
+
+
+def raw(served: Served) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_S)
+
+
+def answer_of(stream: socket.socket) -> tuple[int, dict[str, object]]:
+    """Status and JSON of what the server says before it closes."""
+    text = b""
+    while part := stream.recv(65536):
+        text += part
+    head, _, body = text.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)
+
+
+def kind_of(found: dict[str, object]) -> object:
+    error = found["error"]
+    assert isinstance(error, dict)
+    return error["kind"]
+
+
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nX-Slow: ", 408),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n12345", 408),
+        (b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", 408),
+        (b"GET /model HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nConnection: close\r\n", 408),
+        (b"no HTTP at all\r\n\r\n", 400),
+        (b"GET /model HTTP/1.1\r\nX-Long: " + b"a" * 100_000, 431),
+    ],
+)
+def test_slow_or_odd_senders_are_told_and_closed(live: Served, start: bytes, status: int) -> None:
+    with raw(live) as stream:
+        stream.sendall(start)
+        found, body = answer_of(stream)
+        assert found == status
+        assert kind_of(body) in ("too_slow", "bad_http", "headers_too_large")
+    assert live.predict(image()).status_code == 200
+
+
+def test_a_connection_that_says_nothing_is_closed(live: Served) -> None:
+    with raw(live) as stream:
+        assert stream.recv(100) == b""
+
+
+def test_a_trickle_does_not_keep_a_connection(live: Served) -> None:
+    with raw(live) as stream:
+        stream.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        ended = threading.Event()
+
+        def trickle() -> None:
+            while not ended.wait(0.05):
+                try:
+                    stream.send(b"x")
+                except OSError:
+                    return
+
+        sender = threading.Thread(target=trickle)
+        sender.start()
+        try:
+            assert stream.recv(100).startswith(b"HTTP/1.1 408")
+        finally:
+            ended.set()
+            sender.join()
+
+
+def test_too_large_is_refused_before_the_body(live: Served) -> None:
+    with raw(live) as stream:
+        stream.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 300001\r\nExpect: 100-continue\r\n\r\n"
+        )
+        status, body = answer_of(stream)
+        assert (status, kind_of(body)) == (413, "too_large")
+
+
+@pytest.mark.parametrize("headers", [{}, {"connection": "close"}])
+def test_too_large_reaches_a_client_that_goes_on_sending(live: Served, headers: dict[str, str]) -> None:
+    for size in (300_001, 3_000_000):
+        assert live.predict(bytes(size), headers=headers).status_code == 413
+        assert live.predict(image(), headers=headers).status_code == 200
+
+
+def test_too_large_in_chunks(live: Served) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            yield bytes(10_000)
+
+    answer = live.http.post("/predict", content=chunks())
+    assert answer.status_code == 413
+    assert live.http.post("/predict", content=iter([image()[:100], image()[100:]])).status_code == 200
+
+
+def test_two_requests_in_one_packet(live: Served) -> None:
+    one = image()
+    request = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(one) + one
+    with raw(live) as stream:
+        stream.sendall(request + request.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+        text = b""
+        while part := stream.recv(65536):
+            text += part
+    assert text.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_full_queue_says_so_before_the_body(workspace: Workspace, serve: Callable[..., Served]) -> None:
+    point(workspace, "asis", make_release(workspace))
+    served = serve(workspace, "servers.queue=2")
+    assert served.state()["state"] == "live"
+    worker = served.stats()["worker_pid"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        answers: list[int] = []
+
+        def ask() -> None:
+            with httpx.Client(timeout=PATIENCE_S) as client:
+                url = f"http://127.0.0.1:{served.port}/predict"
+                answers.append(client.post(url, content=image()).status_code)
+
+        askers = [threading.Thread(target=ask) for _ in range(2)]
+        for asker in askers:
+            asker.start()
+        until(lambda: served.stats()["waiting"] == 2, "two requests wait")
+        with raw(served) as stream:
+            stream.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nConnection: close\r\n\r\n"
+            )
+            head = stream.recv(4096).lower()
+            assert head.startswith(b"http/1.1 503")
+            assert b"retry-after: 1" in head
+        assert served.http.get("/health/ready").status_code == 200
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    for asker in askers:
+        asker.join()
+    assert answers == [200, 200]
+    assert served.predict(image()).status_code == 200
