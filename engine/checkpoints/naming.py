@@ -29,7 +29,7 @@ class Entry:
     """One file that a source showed.
 
     Attributes:
-        path: relative to the source's root, with forward slashes.
+        path: relative to the source's root, with forward slashes; a folder that cannot be listed ends in one.
         bytes: its size.
         modified: its modification time, seconds since the epoch.
         problem: why it cannot be read or is no regular file, or None.
@@ -43,12 +43,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file at a place and with a name that is looked for; `cycle` is None for the combined one."""
+    """A file at a place and with a name that is looked for; `cycle` is None for the combined one.
+
+    `problem` says why it cannot be taken all the same: it is no regular file, or cannot be read.
+    """
 
     path: str
     cycle: int | None
     bytes: int
     modified: float
+    problem: str | None = None
 
 
 @dataclass
@@ -86,6 +90,11 @@ def is_checkpoint_folder(folder: str) -> bool:
     return folder.startswith("checkpoints_")
 
 
+def printable(path: str) -> str:
+    """The path with everything escaped that is no printable text (control characters, broken encodings)."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
+
+
 def choose(entries: Iterable[Entry], now: float) -> Choice:
     """Put a listing in order.
 
@@ -103,10 +112,10 @@ def choose(entries: Iterable[Entry], now: float) -> Choice:
     for entry in sorted(entries, key=lambda item: _natural(item.path)):
         reason = _reason(entry)
         if reason is not None:
-            choice.skipped.append({"path": entry.path, "reason": reason})
+            choice.skipped.append({"path": printable(entry.path), "reason": reason})
             continue
         cycle = folder_cycle(PurePosixPath(entry.path).parts[0])
-        found = Candidate(entry.path, cycle, entry.bytes, entry.modified)
+        found = Candidate(entry.path, cycle, entry.bytes, entry.modified, entry.problem)
         (combined if entry.path == COMBINED else cycles).append(found)
     ordered = _by_time(cycles, now, choice.warnings)
     if combined and ordered:
@@ -124,14 +133,9 @@ def choose(entries: Iterable[Entry], now: float) -> Choice:
 
 def _reason(entry: Entry) -> str | None:
     """Why the file is not a candidate, or None when it is one."""
+    if entry.path.endswith("/"):
+        return entry.problem or "a folder"
     *folders, name = PurePosixPath(entry.path).parts
-    misplaced = _misplaced(folders, name)
-    if misplaced is not None:
-        return misplaced
-    return entry.problem or ("empty" if entry.bytes == 0 else None)
-
-
-def _misplaced(folders: list[str], name: str) -> str | None:
     if not folders:
         return f"not in {COMBINED_FOLDER} or a {CYCLE_FOLDER_PREFIX}<N> folder"
     cycle = folder_cycle(folders[0])

@@ -115,18 +115,16 @@ def test_every_file_that_is_passed_over_has_its_reason() -> None:
     assert "not in checkpoints_combined" in found["my_model_final.pth"]
 
 
-def test_an_empty_or_unreadable_best_is_passed_over_and_the_next_one_stands() -> None:
-    choice = choose(
-        [
-            Entry("checkpoints_cycle3/best_model.pth", 0, NOW),
-            Entry("checkpoints_cycle4/best_model.pth", 10, NOW, "cannot be read (Permission denied)"),
-            Entry("checkpoints_cycle2/best_model.pth", 10, NOW - 50),
-        ],
-        NOW,
-    )
-    assert [item.cycle for item in choice.candidates] == [2]
-    assert reasons(choice)["checkpoints_cycle3/best_model.pth"] == "empty"
-    assert "Permission denied" in reasons(choice)["checkpoints_cycle4/best_model.pth"]
+def test_a_candidate_that_cannot_be_read_says_so() -> None:
+    choice = choose([Entry("checkpoints_cycle4/best_model.pth", 10, NOW, "cannot be read (denied)")], NOW)
+    assert choice.candidates[0].problem == "cannot be read (denied)"
+    closed = choose([Entry("checkpoints_cycle4/", 0, 0.0, "cannot be listed (denied)")], NOW)
+    assert closed.skipped == [{"path": "checkpoints_cycle4/", "reason": "cannot be listed (denied)"}]
+
+
+def test_names_that_would_upset_a_terminal_are_escaped() -> None:
+    choice = choose([Entry("models/a\x1b[2J\udcff.pth", 1, NOW)], NOW)
+    assert choice.skipped[0]["path"] == "models/a\\x1b[2J\\udcff.pth"
 
 
 def test_folder_numbers() -> None:

@@ -1,0 +1,86 @@
+"""`sync`: one look at the source, or one every `source.poll_minutes`; notifies of what it did."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from engine.cli.verb import Session, Verb
+from engine.errors import UnderstudyError, UsageError
+from engine.sync.sync import sync as look
+
+
+@click.command(cls=Verb)
+@click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+@click.option("--watch", is_flag=True, help="Go on looking every source.poll_minutes until stopped.")
+@click.option("--wait", is_flag=True, help="Wait for another sync instead of failing.")
+def sync(session: Session, dry_run: bool, watch: bool, wait: bool) -> None:
+    """Look at the source; take a changed best checkpoint, checked, to TO-BE."""
+    if not watch:
+        session.emit(_once(session, dry_run, wait), _text)
+        return
+    pause_s = session.settings.source.poll_minutes * 60
+    while True:
+        began = time.monotonic()
+        try:
+            session.emit(_once(session, dry_run, wait), _text)
+        except UsageError:
+            raise
+        except UnderstudyError as error:
+            session.emit(error.as_json(), f"error: {error}")
+        time.sleep(max(0.0, began + pause_s - time.monotonic()))
+
+
+def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
+    alerts: list[str] = []
+    try:
+        result = look(
+            session.workspace,
+            session.settings,
+            dry_run=dry_run,
+            wait=wait,
+            say=session.say,
+            alert=alerts.append,
+        )
+    except UnderstudyError:
+        _notify(session, alerts, None)
+        raise
+    _notify(session, alerts, result if result["deployed"] else None)
+    return result
+
+
+def _notify(session: Session, alerts: list[str], deployed: dict[str, Any] | None) -> None:
+    """Send what somebody should hear of; a message that cannot be sent never fails a sync."""
+    if not alerts and deployed is None:
+        return
+    from engine.notify import notify
+
+    for text in alerts:
+        notify(session.workspace, session.settings, "alert", text)
+    if deployed is None:
+        return
+    from engine.notify.messages import deployed_message
+
+    notify(session.workspace, session.settings, "deployed", deployed_message(session.settings, deployed))
+
+
+def _text(result: dict[str, Any]) -> str:
+    candidate = result["candidate"]
+    lines = [f"passed over  {item['path']}: {item['reason']}" for item in result["skipped"]]
+    if candidate is None:
+        return "\n".join([*lines, "nothing there to take"])
+    cycle = f"cycle {candidate['cycle']}" if candidate["cycle"] is not None else "combined"
+    what = f"{candidate['path']} ({cycle}, {candidate['sha256'][:8]}, {candidate['bytes'] / 1e6:.1f} MB)"
+    if result["deployed"]:
+        lines.append(
+            f"deployed to TO-BE: {what} as release {result['release'][:8]} in {result['seconds_s']:.1f} s"
+        )
+    elif not result["changed"]:
+        lines.append(f"nothing new: {what}")
+    elif any(item["path"] == candidate["path"] for item in result["skipped"]):
+        lines.append(f"not taken now: {what}")
+    else:
+        lines.append(f"would be taken: {what}")
+    return "\n".join(lines)
