@@ -1,0 +1,308 @@
+"""The process that opens a checkpoint: `python -m engine.release.admission_child JOB PARENT`.
+
+It has no network where the host allows that, limits on time and file size, and a parent that watches
+its memory. It reads `job.json`, writes `model.onnx`, `weights.safetensors` and last `result.json`
+beside it. Nothing else of the engine ever opens a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.release import sandbox
+from engine.release.card import read_card, read_origin
+from engine.release.container import check_container
+from engine.release.refusal import Refusal, check_classes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+AGREEMENT = 1e-4  # largest difference of a probability between torch and the converted model
+_PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+_ONLY_DATA = "save only tensors, numbers, strings, lists and dicts in it"
+_HARMLESS = ("argparse.", "numpy.", "collections.", "pathlib.", "datetime.", "omegaconf.", "torch.", "types.")
+# Names that a checkpoint has no innocent reason for: they run programs, load code or reach the network.
+_CODE = re.compile(
+    r"(os|posix|nt|sys|subprocess|shutil|socket|runpy|importlib|ctypes|pty|code|codeop|commands|webbrowser)\."
+    r"|(pickle|_pickle|marshal|urllib|http|requests|pip|pdb|bdb|timeit|cProfile)\."
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|getattr|setattr|apply|breakpoint)$"
+    r"|.*\.(os|posix|nt|sys|subprocess)\."
+)
+
+
+def main() -> None:
+    job_path = Path(sys.argv[1])
+    job = json.loads(job_path.read_text())
+    isolated = sandbox.enter(int(sys.argv[2]), job["cpu_s"], job["file_bytes"])
+    folder = job_path.parent
+    try:
+        result = _admit(job, folder)
+    except Refusal as refusal:
+        result = {
+            "ok": False,
+            "check": refusal.check,
+            "message": refusal.message,
+            "hint": refusal.hint,
+            "dangerous": refusal.dangerous,
+            "lasting": refusal.lasting,
+        }
+    scratch = folder / "result.part"
+    scratch.write_text(json.dumps({**result, "isolated": isolated}))
+    scratch.rename(folder / "result.json")
+
+
+def _admit(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = Path(job["checkpoint"])
+    check_container(path)
+    notes: list[str] = []
+    content = _load(path)
+    state = _state_dict(content, notes)
+    _check_tensors(state)
+    card = read_card(content, job)
+    net = _build(card, state, job)
+    if job["expect_classes"] is not None:
+        check_classes(card["classes"], job["expect_classes"])
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    golden, logits = _golden(net, card["preprocess"])
+    onnx = _convert(net, card["preprocess"]["img_size"])
+    _compare(onnx, golden, logits)
+    (folder / "model.onnx").write_bytes(onnx)
+    (folder / "weights.safetensors").write_bytes(_weights(net))
+    return {"ok": True, **card, "parameters": parameters, "notes": notes, "origin": read_origin(content)}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    import torch
+
+    names = _globals(path)
+    if names:
+        raise _refuse_globals(names)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a hostile pickle may raise anything
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise Refusal("pickle", f"cannot be read as data ({reason.strip()[:160]})", _ONLY_DATA) from None
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise Refusal("content", f"holds a {kind}, not a dict", _SAVE_STATE)
+    return content
+
+
+_SAVE_STATE = (
+    "save it as torch.save({'model_state_dict': model.state_dict(), 'epoch': ..., 'accuracy': ...}, PATH)"
+)
+
+
+def _globals(path: Path) -> list[str]:
+    """The names that the pickle asks for beyond plain data, found without running it."""
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    try:
+        return sorted(get_unsafe_globals_in_checkpoint(path))
+    except Exception as error:  # noqa: BLE001 - as above
+        raise Refusal(
+            "pickle",
+            f"holds a damaged pickle ({type(error).__name__})",
+            "save it again with torch.save(..., PATH)",
+        ) from None
+
+
+def _refuse_globals(names: list[str]) -> Refusal:
+    code = [name for name in names if _CODE.match(name)]
+    named = ", ".join(f"'{name}'" for name in (code or names)[:3])
+    if code:
+        return Refusal(
+            "pickle",
+            f"would run code when opened: it names {named}; it was not executed",
+            "do not open it elsewhere; find out who wrote it",
+            dangerous=True,
+        )
+    if any(not name.startswith(_HARMLESS) for name in names):
+        hint = f"save the weights, not the whole object: {_SAVE_STATE}"
+    else:
+        hint = f"{_ONLY_DATA}, for instance vars(args) for a namespace and float(x) for a numpy number"
+    return Refusal("pickle", f"holds more than data: {named}, which is never executed here", hint)
+
+
+def _state_dict(content: dict[str, Any], notes: list[str]) -> dict[str, torch.Tensor]:
+    import torch
+
+    if "model_state_dict" not in content:
+        found = ", ".join(repr(str(key)) for key in list(content)[:4]) or "nothing"
+        bare = content and all(isinstance(value, torch.Tensor) for value in content.values())
+        what = "is a bare state dict" if bare else f"has no 'model_state_dict' (it has {found})"
+        raise Refusal("content", what, _SAVE_STATE)
+    state = content["model_state_dict"]
+    if not isinstance(state, dict) or not state:
+        raise Refusal("content", "has an empty 'model_state_dict', or one that is no dict", _SAVE_STATE)
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise Refusal(
+                "content",
+                f"has '{key}' in 'model_state_dict', which is a {type(value).__name__}, not a tensor",
+                "keep only model.state_dict() there",
+            )
+    for prefix, origin in _PREFIXES.items():
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+            notes.append(f"saved from {origin}: the prefix '{prefix}' was taken off")
+    return state
+
+
+def _check_tensors(state: dict[str, torch.Tensor]) -> None:
+    import torch
+
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise Refusal("content", f"has '{key}' in a layout that is not plain", "save a plain float model")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise Refusal(
+                "content", f"says that '{key}' is larger than its data", "save it again with torch.save(..., PATH)"
+            )
+    for key, tensor in state.items():
+        if tensor.is_complex():
+            raise Refusal("content", f"has complex numbers in '{key}'", "save a plain float model")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            kind = "NaN" if bool(torch.isnan(tensor).any()) else "Inf"
+            raise Refusal(
+                "finite", f"has {kind} in '{key}'", "the training diverged: go back to an earlier checkpoint"
+            )
+
+
+def _build(card: dict[str, Any], state: dict[str, torch.Tensor], job: dict[str, Any]) -> torch.nn.Module:
+    import torch
+
+    from engine.errors import UsageError
+    from engine.tasks.images.models import build_model
+
+    architecture, classes = card["architecture"], card["classes"]
+    name = architecture["name"]
+    try:
+        net = build_model(name, len(classes), settings=architecture["settings"])
+    except UsageError as error:
+        raise Refusal("architecture", error.message, error.hint, lasting=False) from None
+    expected = net.state_dict()
+    _check_shapes({k: tuple(v.shape) for k, v in state.items()}, {k: tuple(v.shape) for k, v in expected.items()},
+                  name, len(classes))  # fmt: skip
+    for key, tensor in state.items():
+        if tensor.is_floating_point() != expected[key].is_floating_point():
+            raise Refusal("shapes", f"has '{key}' as {tensor.dtype}, {name} wants {expected[key].dtype}",
+                          "save a plain float model")  # fmt: skip
+    net.load_state_dict(state, strict=False)  # strictly checked above, but for counters that nothing reads
+    for key, tensor in net.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise Refusal("finite", f"has a number in '{key}' too large for float32", "save it as float32")
+    return net.float().eval().requires_grad_(False)
+
+
+def _check_shapes(
+    state: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], name: str, classes: int
+) -> None:
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in expected]
+    wrong = [key for key in expected if key in state and state[key] != expected[key]]
+    if not (missing or surplus or wrong):
+        return
+    if not missing and not surplus and all(_differs_in_classes(state[k], expected[k], classes) for k in wrong):
+        found = state[wrong[0]][0]
+        raise Refusal(
+            "shapes",
+            f"answers {found} classes ('{wrong[0]}'), but {classes} class names are given",
+            "give as many names, in training's order: source.classes",
+        )
+    parts = []
+    if wrong:
+        parts.append("; ".join(f"'{k}' is {list(state[k])}, not {list(expected[k])}" for k in wrong[:3]))
+    if missing:
+        parts.append(f"missing {', '.join(repr(key) for key in missing[:3])}{_and_more(missing)}")
+    if surplus:
+        parts.append(f"unknown {', '.join(repr(key) for key in surplus[:3])}{_and_more(surplus)}")
+    raise Refusal(
+        "shapes", f"does not fit {name}: {'; '.join(parts)}", "name its own architecture in source.model"
+    )
+
+
+def _differs_in_classes(found: tuple[int, ...], wanted: tuple[int, ...], classes: int) -> bool:
+    return bool(found) and len(found) == len(wanted) and wanted[0] == classes and found[1:] == wanted[1:]
+
+
+def _and_more(keys: list[str]) -> str:
+    return f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+
+
+def _golden(net: torch.nn.Module, preprocess: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The fixed inputs and the net's probabilities for them, after refusing answers that cannot be right."""
+    import torch
+
+    from engine.release.convert import golden_pixels
+    from engine.tasks.images.preprocess import Preprocess
+
+    inputs = Preprocess.from_dict(preprocess).normalize(golden_pixels(preprocess["img_size"]))
+    with torch.inference_mode():
+        try:
+            outputs = torch.cat([net(torch.from_numpy(inputs[start : start + 3])) for start in (0, 3)])
+        except Exception as error:  # noqa: BLE001 - any net may fail in its own way
+            reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+            raise Refusal(
+                "golden",
+                f"cannot answer images of {preprocess['img_size']} px ({reason})",
+                "check source.img_size",
+            ) from None
+        if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
+            raise Refusal("golden", "does not answer one row of logits an image", "return logits [N, classes]")
+        if not bool(torch.isfinite(outputs).all()):
+            raise Refusal(
+                "golden", "answers NaN or Inf to ordinary images", "the training diverged: take an earlier one"
+            )
+        spread = float((outputs.max(0).values - outputs.min(0).values).max())
+        if spread <= 1e-6 * max(1.0, float(outputs.abs().max())):
+            raise Refusal(
+                "golden", "answers the same to every image", "its weights are dead: take an earlier checkpoint"
+            )
+        return inputs, torch.softmax(outputs, 1).numpy()
+
+
+def _convert(net: torch.nn.Module, img_size: int) -> bytes:
+    from engine.release.convert import to_onnx
+
+    try:
+        return to_onnx(net, img_size)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+        raise Refusal(
+            "convert", f"cannot be expressed as ONNX ({reason})", "avoid control flow that depends on the data"
+        ) from error
+
+
+def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
+    """Refuse a converted model whose answers differ, alone (batch 1) or together (batch 3)."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    for size in (1, 3):
+        answers = [session.run(None, {"image": inputs[i : i + size]})[0] for i in range(0, len(inputs), size)]
+        difference = float(np.abs(np.concatenate(answers) - wanted).max())
+        if not difference <= AGREEMENT:
+            raise Refusal(
+                "agreement",
+                f"answers differently once converted (by {difference:.2g} at batch {size}, {AGREEMENT:g} is allowed)",
+                "look for layers that behave by batch or by chance",
+            )
+
+
+def _weights(net: torch.nn.Module) -> bytes:
+    from safetensors.torch import save
+
+    return save({key: tensor.detach().clone().contiguous() for key, tensor in net.state_dict().items()})
+
+
+if __name__ == "__main__":
+    main()

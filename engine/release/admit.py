@@ -1,0 +1,361 @@
+"""From a checkpoint file to a release, or a reason why not.
+
+The file is copied, hashed and then opened by a child process alone (`admission_child`). What was
+refused is remembered by its hash and the settings that mattered, and so is the release that a
+checkpoint gave: neither is worked out twice. Torch-free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.config import Settings
+from engine.errors import Failed, UsageError
+from engine.release.bundle import Manifest, Origin, Release, read_release, release_path, write_release
+from engine.release.child import run_child
+from engine.release.container import MAX_BYTES
+from engine.release.hold import rejection
+from engine.release.refusal import Refusal, check_classes
+from engine.release.slots import read_pointer
+from engine.store.clock import timestamp
+from engine.store.events import append_event
+from engine.store.files import Digest, digest_file, read_json, write_json
+from engine.store.locks import hold
+from engine.store.workspace import Workspace
+
+_REMEMBERED = 500
+
+
+class Rejected(Failed):
+    """A checkpoint that is not admitted (exit 1).
+
+    Attributes:
+        check: the check that failed (`container`, `crc`, `pickle`, `classes`, ...).
+        dangerous: it would have run code when opened.
+        news: it was refused for the first time, so people should hear of it.
+    """
+
+    default_kind = "rejected"
+
+    def __init__(
+        self, message: str, hint: str, *, check: str, dangerous: bool = False, news: bool = False
+    ) -> None:
+        super().__init__(message, hint)
+        self.check = check
+        self.dangerous = dangerous
+        self.news = news
+
+
+def admit(
+    workspace: Workspace,
+    settings: Settings,
+    checkpoint: Path,
+    *,
+    name: str,
+    cycle: int | None,
+    expect_classes: list[str] | None,
+    precision: str = "fp32",
+    new_classes_reason: str | None = None,
+    notes: list[str] | None = None,
+) -> Release:
+    """Check a checkpoint and make its release, or find the one it gave before.
+
+    Args:
+        checkpoint: a file on this host; it is copied before it is looked at.
+        name: what to call it: the file's name at the source.
+        cycle: the cycle its folder says, used where the file does not say.
+        expect_classes: the classes that AS-IS answers with; None compares with nothing.
+        new_classes_reason: admits other classes than those; kept in the release.
+        notes: gets sentences about what was done to make it fit.
+
+    Raises:
+        UsageError: no such file.
+        Rejected: it failed a check; remembered, and one `refused` event a hash.
+        Failed: it could not be checked (limits, disk); not remembered.
+    """
+    if precision != "fp32":
+        raise UsageError(f"a release of precision '{precision}' cannot be made yet", "leave --format out")
+    digest = examine(checkpoint, name, settings)
+    key = _fingerprint(settings)
+    if why := rejection(workspace, sha256=digest.sha256):
+        raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")
+    with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
+        _sweep(workspace)
+        if old := _remembered(workspace, settings, digest.sha256, None if new_classes_reason else expect_classes):
+            raise Rejected(
+                f"{name} {old['message']}", old["hint"], check=old["check"], dangerous=old.get("dangerous", False)
+            )
+        release = _made_before(workspace, digest.sha256, key, new_classes_reason)
+        try:
+            if release is None:
+                expected = None if new_classes_reason else expect_classes
+                release = _make(
+                    workspace, settings, checkpoint, digest, name, cycle, expected, new_classes_reason, notes
+                )
+                _note_release(workspace, digest.sha256, key, new_classes_reason, release.id)
+            elif expect_classes is not None and new_classes_reason is None:
+                check_classes(release.manifest.classes, expect_classes)
+        except Refusal as refusal:
+            raise _record(workspace, settings, refusal, digest, name, cycle, expect_classes) from None
+        return release
+
+
+def examine(checkpoint: Path, name: str, settings: Settings) -> Digest:
+    """Hash a checkpoint after making sure that it is a file of a sane size that may be read.
+
+    Raises:
+        UsageError: not there, a folder, or not readable.
+        Rejected: a link that leads away, a device or pipe, empty, or far too large.
+    """
+    try:
+        facts = checkpoint.stat()
+    except FileNotFoundError:
+        what = "is a link to nothing" if checkpoint.is_symlink() else "does not exist"
+        raise UsageError(f"{checkpoint} {what}", "check the path", kind="not_found") from None
+    except OSError as error:
+        raise UsageError(f"{checkpoint} cannot be read ({error.strerror})", "check its rights") from None
+    if checkpoint.is_dir():
+        raise UsageError(f"{checkpoint} is a folder", "give the checkpoint file itself", kind="not_a_file")
+    if checkpoint.is_symlink() and not _stays(checkpoint, settings):
+        raise Rejected(
+            f"{name} is a link that leads out of its folder",
+            f"deploy the file itself: {checkpoint.resolve()}",
+            check="file",
+        )
+    if not checkpoint.is_file():
+        raise Rejected(f"{name} is not a regular file", "give the file that torch.save wrote", check="file")
+    if facts.st_size == 0:
+        raise Rejected(f"{name} is empty (0 bytes)", "copy it again from where it was made", check="file")
+    if facts.st_size > MAX_BYTES:
+        raise Rejected(
+            f"{name} has {facts.st_size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.1f} GB",
+            "save the weights alone, without the optimiser",
+            check="file",
+        )
+    try:
+        return digest_file(checkpoint)
+    except PermissionError:
+        raise UsageError(f"{checkpoint} may not be read", f"chmod 644 {checkpoint}", kind="unreadable") from None
+    except OSError as error:
+        raise Failed(f"{checkpoint} cannot be read ({error.strerror})", "check the disk it lies on") from None
+
+
+def refusal(workspace: Workspace, settings: Settings, sha256: str) -> str | None:
+    """Why these bytes would be refused without looking at them again, or None when nothing is known.
+
+    It forgets when the settings that mattered, the engine or torch change, or AS-IS's classes do.
+    """
+    if why := rejection(workspace, sha256=sha256):
+        return why
+    old = _remembered(workspace, settings, sha256, production_classes(workspace))
+    return f"{old['name']} {old['message']}: {old['hint']}" if old else None
+
+
+def production_classes(workspace: Workspace) -> list[str] | None:
+    """The classes that AS-IS answers with, or None while it is empty or its release cannot be read."""
+    try:
+        pointer = read_pointer(workspace, "asis")
+        if pointer is None:
+            return None
+        return read_release(release_path(workspace, pointer.release)).manifest.classes
+    except Failed:
+        return None
+
+
+def _stays(link: Path, settings: Settings) -> bool:
+    """Whether a link leads to a file below the source's root, or below its own folder."""
+    roots = [link.absolute().parent, settings.checkpoints_root]
+    if settings.source.kind == "local" and settings.source.root:
+        roots.append(Path(settings.source.root))
+    return any(link.resolve().is_relative_to(root.resolve()) for root in roots)
+
+
+def _fingerprint(settings: Settings) -> str:
+    """What besides the bytes decides whether and to what a checkpoint is converted."""
+    source = settings.source
+    facts = {
+        "source": source.model_dump(mode="json", include={"model", "classes", "img_size", "mean", "std"}),
+        "resize": settings.data.resize,
+        "model": [settings.model.name, settings.model.settings],
+        "versions": [__version__, version("torch"), version("onnx")],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _remembered(
+    workspace: Workspace, settings: Settings, sha256: str, expect_classes: list[str] | None
+) -> dict[str, Any] | None:
+    entry = _read(workspace, "refused.json").get(sha256)
+    if not isinstance(entry, dict) or entry.get("fingerprint") != _fingerprint(settings):
+        return None
+    if entry["check"] == "classes" and entry.get("expected") != expect_classes:
+        return None
+    return entry
+
+
+def _record(
+    workspace: Workspace,
+    settings: Settings,
+    refusal: Refusal,
+    digest: Digest,
+    name: str,
+    cycle: int | None,
+    expect_classes: list[str] | None,
+) -> Rejected:
+    """Remember a refusal where it will come again, with one event a hash."""
+    known = _read(workspace, "refused.json")
+    news = digest.sha256 not in known
+    if refusal.lasting:
+        known.pop(digest.sha256, None)
+        known[digest.sha256] = {
+            "fingerprint": _fingerprint(settings),
+            "check": refusal.check,
+            "name": name,
+            "message": refusal.message,
+            "hint": refusal.hint,
+            "dangerous": refusal.dangerous,
+            "expected": expect_classes if refusal.check == "classes" else None,
+            "at": timestamp(),
+        }
+        write_json(workspace.state / "refused.json", dict(list(known.items())[-_REMEMBERED:]))
+    if news:
+        detail = {
+            "sha256": digest.sha256,
+            "md5": digest.md5,
+            "bytes": digest.bytes,
+            "cycle": cycle,
+            "check": refusal.check,
+            "reason": refusal.message,
+            "fix": refusal.hint,
+        }
+        append_event(workspace, "refused", name, detail)
+        if refusal.dangerous:
+            append_event(workspace, "alert", name, {"severity": "critical", **detail})
+    return Rejected(
+        f"{name} {refusal.message}", refusal.hint, check=refusal.check, dangerous=refusal.dangerous, news=news
+    )
+
+
+def _make(
+    workspace: Workspace,
+    settings: Settings,
+    checkpoint: Path,
+    digest: Digest,
+    name: str,
+    cycle: int | None,
+    expect_classes: list[str] | None,
+    new_classes_reason: str | None,
+    notes: list[str] | None,
+) -> Release:
+    _need_room(workspace, 4 * digest.bytes + 64 * 1024 * 1024)
+    with _scratch(workspace) as folder:
+        copy = folder / "checkpoint.pth"
+        try:
+            shutil.copyfile(checkpoint, copy)
+        except OSError as error:
+            raise Failed(f"{name} cannot be copied ({error.strerror})", "check the disk and its rights") from None
+        if digest_file(copy) != digest:
+            raise Failed(f"{name} changed while it was read", "try again when it is written", kind="moving")
+        result = run_child(workspace, settings, folder, copy, digest.bytes, name, expect_classes)
+        if not result["ok"]:
+            raise Refusal(
+                result["check"],
+                result["message"],
+                result["hint"],
+                dangerous=result["dangerous"],
+                lasting=result["lasting"],
+            )
+        if notes is not None:
+            notes += result["notes"]
+        origin = result["origin"]
+        origin["cycle"] = origin["cycle"] if origin["cycle"] is not None else cycle
+        side = result["preprocess"]["img_size"]
+        manifest = Manifest(
+            architecture=result["architecture"],
+            classes=result["classes"],
+            input={"name": "image", "dtype": "FP32", "shape": [-1, 3, side, side]},
+            preprocess=result["preprocess"],
+            parameters=result["parameters"],
+            checkpoint=Origin(name=name, sha256=digest.sha256, md5=digest.md5, bytes=digest.bytes, **origin),
+            new_classes_reason=new_classes_reason,
+        )
+        try:
+            return write_release(
+                workspace.releases,
+                manifest,
+                (folder / "model.onnx").read_bytes(),
+                (folder / "weights.safetensors").read_bytes(),
+            )
+        except OSError as error:
+            raise Failed(
+                f"the release of {name} cannot be written ({error.strerror})", "free disk space"
+            ) from None
+
+
+@contextlib.contextmanager
+def _scratch(workspace: Workspace) -> Iterator[Path]:
+    folder = workspace.incoming / f"admission-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(workspace: Workspace) -> None:
+    """Drop what a killed admission left; call it with the lock `admit` held."""
+    for folder in workspace.incoming.glob("admission-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in workspace.releases.glob(".*making-*.part"):
+        path.unlink(missing_ok=True)
+
+
+def _need_room(workspace: Workspace, needed: int) -> None:
+    workspace.incoming.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(workspace.incoming).free
+    if free < needed:
+        raise Failed(
+            f"no room to make a release: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free",
+            "free disk space, then try again",
+            kind="disk_full",
+        )
+
+
+def _made_before(workspace: Workspace, sha256: str, key: str, reason: str | None) -> Release | None:
+    identity = _read(workspace, "releases.json").get(_index_key(sha256, key, reason))
+    if not isinstance(identity, str):
+        return None
+    try:
+        return read_release(release_path(workspace, identity), expect=identity)
+    except Failed:  # gone or damaged: made again, under the same name
+        return None
+
+
+def _note_release(workspace: Workspace, sha256: str, key: str, reason: str | None, identity: str) -> None:
+    known = _read(workspace, "releases.json")
+    known[_index_key(sha256, key, reason)] = identity
+    write_json(workspace.state / "releases.json", dict(list(known.items())[-_REMEMBERED:]))
+    refused = _read(workspace, "refused.json")
+    if refused.pop(sha256, None) is not None:
+        write_json(workspace.state / "refused.json", refused)
+
+
+def _index_key(sha256: str, key: str, reason: str | None) -> str:
+    return hashlib.sha256(f"{sha256} {key} {reason or ''}".encode()).hexdigest()
+
+
+def _read(workspace: Workspace, name: str) -> dict[str, Any]:
+    try:
+        found = read_json(workspace.state / name)
+    except Failed:  # a memory that is lost costs one more look
+        return {}
+    return dict(found) if isinstance(found, dict) else {}
