@@ -1,0 +1,32 @@
+"""`notify`: a test message to every configured channel."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import click
+
+from engine.cli.verb import Session, Verb
+from engine.errors import Failed, UsageError
+from engine.notify.send import TEST
+from engine.notify.send import notify as send
+
+
+@click.command(cls=Verb, words=("TEXT", 1, None))
+def notify(session: Session, words: list[str]) -> None:
+    """Send a test message to every configured channel."""
+    text = " ".join(words).strip()
+    if not text:
+        raise UsageError("the message is empty", 'write: notify "TEXT"')
+    result = send(session.workspace, session.settings, TEST, f"{text}\n({socket.gethostname()})")
+    if result["failed"] and not result["sent"]:
+        reasons = "; ".join(f"{failure['channel']}: {failure['reason']}" for failure in result["failed"])
+        raise Failed(f"no channel took the message ({reasons})", "mend it, then try again", kind="not_sent")
+    session.emit(result, _text)
+
+
+def _text(result: dict[str, Any]) -> str:
+    lines = [f"sent to {', '.join(result['sent'])}"] if result["sent"] else []
+    lines += [f"failed: {failure['channel']}: {failure['reason']}" for failure in result["failed"]]
+    return "\n".join([*lines, *([result["note"]] if result["note"] else [])])
