@@ -12,7 +12,24 @@ from pathlib import Path
 from engine.errors import UsageError
 
 EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"]
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+    ]
 )
 _IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path", "img", "id")
 _LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "y")
@@ -113,6 +130,12 @@ def _list_classes(root: Path, folder: Path, part: str) -> Listing:
 
 
 def _list_csv(table: Path) -> Listing:
+    if table.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        raise UsageError(
+            f"data.root is {table.name}, which is no folder and no CSV",
+            "give data.root=DIR with class folders in it, or a .csv of image and label",
+            kind="no_data",
+        )
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             sample = stream.read(4096)

@@ -1,0 +1,166 @@
+"""`train` and `runs`: a training, and what has been trained."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import click
+
+from engine.cli.verb import Session, Verb, table
+from engine.errors import Busy
+from engine.store.clock import timestamp
+from engine.store.locks import holder
+from engine.training.runs import (
+    FIELDS,
+    RunFolder,
+    claim_run,
+    describe_run,
+    find_run,
+    list_runs,
+    process_identity,
+    read_metrics,
+)
+
+_RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint",
+           "samples_per_s", "peak_memory_bytes", "seconds_s")  # fmt: skip
+
+
+@click.command(cls=Verb)
+@click.option("--resume", metavar="RUN", help="Go on with an interrupted run (or: latest).")
+@click.option("--detach", is_flag=True, help="Start it in the background and return at once.")
+@click.option("--strict", is_flag=True, help="Stop at bad data instead of leaving it out.")
+@click.option("--overwrite", is_flag=True, help="Replace a better best of the same cycle.")
+@click.option("--claimed", hidden=True, metavar="RUN", help="Train in a run folder that is claimed already.")
+def train(
+    session: Session, resume: str | None, detach: bool, strict: bool, overwrite: bool, claimed: str | None
+) -> None:
+    """Train a model; the best goes to checkpoints_cycleN at once, and TO-BE gets it by the next sync."""
+    settings = session.settings
+    folder = None
+    if resume:
+        from engine.training.plan import resumed_settings
+
+        folder = find_run(session.workspace, resume)
+        manifest = folder.read_manifest()
+        if manifest.get("settings"):
+            settings = resumed_settings(session.loaded, manifest["settings"])
+        if holder(folder.lock):
+            raise Busy(f"run {folder.run} is going on (pid {manifest.get('pid')})", "see: python -m engine runs")
+        if manifest.get("status") == "completed":
+            session.say(f"run {folder.run} is completed: nothing to do")
+            session.emit({name: manifest.get(name) for name in _RESULT}, _text)
+            return
+    elif settings.data.kind == "folder":
+        from engine.tasks.images.listing import list_images
+
+        list_images(settings.data.root)  # what is plainly wrong is said before torch is loaded
+    if detach:
+        _detach(session, folder, strict=strict, overwrite=overwrite)
+        return
+    if folder is None:
+        folder = find_run(session.workspace, claimed) if claimed else None
+    from engine.training.train import train as run_training
+
+    result = run_training(
+        session.workspace,
+        settings,
+        folder or claim_run(session.workspace),
+        say=session.say,
+        strict=strict,
+        overwrite=overwrite,
+        keep_folder=claimed is not None,
+    )
+    session.emit(result, _text)
+
+
+def _detach(session: Session, folder: RunFolder | None, *, strict: bool, overwrite: bool) -> None:
+    """A child with a session of its own outlives the terminal."""
+    words = ["--resume", folder.run] if folder else []
+    if folder is None:
+        folder = claim_run(session.workspace)
+        words = ["--claimed", folder.run]
+    words += [*(["--strict"] if strict else []), *(["--overwrite"] if overwrite else [])]
+    with folder.log.open("ab") as log:
+        child = subprocess.Popen(
+            session.engine_command("train", *words),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    manifest = FIELDS | folder.read_manifest()
+    if manifest.get("pid") != child.pid:  # else the child was quicker and knows more
+        started = manifest["started_at"] or timestamp()
+        manifest |= {"run": folder.run, "status": "running", "started_at": started, **process_identity(child.pid)}
+        folder.write_manifest(manifest)
+    session.emit(
+        {name: manifest.get(name) for name in _RESULT} | {"pid": child.pid, "log": str(folder.log)},
+        f"run {folder.run} goes on in the background (pid {child.pid}); its words: {folder.log}",
+    )
+
+
+@click.command(cls=Verb, words=("RUN", 0, 1))
+def runs(session: Session, words: list[str]) -> None:
+    """Show the training runs, newest first; with RUN, one of them and its epochs."""
+    if not words:
+        session.emit({"runs": list_runs(session.workspace)}, _table)
+        return
+    folder = find_run(session.workspace, words[0])
+    entry = describe_run(folder)
+    entry |= {"metrics": read_metrics(folder), "settings": folder.read_manifest().get("settings")}
+    session.emit({"runs": [entry]}, _detail)
+
+
+def _text(result: dict[str, Any]) -> str:
+    best = result["best"]
+    if not best:
+        return f"run {result['run']}: {result['status']}"
+    rate = result["samples_per_s"] or 0
+    return "\n".join((
+        f"run {result['run']} {result['status']}: Acc: {best['accuracy'] * 100:.2f}%, F1-macro {best['f1_macro']:.4f},"
+        f" loss {best['loss']:.4f} at epoch {best['epoch']} of {result['epochs']}",
+        f"{result['checkpoint']}",
+        f"{result['seconds_s']:.1f} s, {rate:,.0f} images/s on {result['device']} ({result['precision']}),"
+        f" peak {(result['peak_memory_bytes'] or 0) / 2**20:,.0f} MiB",
+    ))  # fmt: skip
+
+
+def _table(value: dict[str, Any]) -> str:
+    if not value["runs"]:
+        return "no runs yet; start one with: python -m engine train"
+    rows = []
+    for entry in value["runs"]:
+        best = entry["best"] or {}
+        accuracy = f"{best['accuracy']:.2%}" if best else "–"
+        done = f"{entry['epoch'] or 0}/{entry['epochs'] or '?'}"
+        began = (entry["started_at"] or "")[:16].replace("T", " ")
+        rows.append((entry["run"], entry["status"], _or_dash(entry["cycle"]), entry["model"] or "–", done, accuracy,
+                     _or_dash(entry["device"]), began))  # fmt: skip
+    return table(rows, ("run", "status", "cycle", "model", "epoch", "best", "device", "started"))
+
+
+def _detail(value: dict[str, Any]) -> str:
+    entry = value["runs"][0]
+    lines = [_table(value)]
+    if entry["error"]:
+        lines.append(f"{entry['status']}: {entry['error']}")
+    if entry["checkpoint"]:
+        lines.append(str(entry["checkpoint"]))
+    rows = [
+        (
+            row["epoch"],
+            f"{row['train_loss']:.4f}",
+            f"{row['loss']:.4f}",
+            f"{row['accuracy']:.2%}",
+            f"{row['f1_macro']:.4f}",
+        )
+        for row in entry["metrics"]
+    ]
+    if rows:
+        lines += ["", table(rows, ("epoch", "loss", "val loss", "accuracy", "F1"))]
+    return "\n".join(lines)
+
+
+def _or_dash(value: object) -> str:
+    return "–" if value is None else str(value)

@@ -1,0 +1,252 @@
+"""The training loop. Everything random is a function of (seed, epoch, step), so it resumes bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.config.schema import Training
+from engine.errors import Failed
+from engine.tasks.images.augment import augment, mix
+from engine.tasks.images.batches import steps_per_epoch, train_batches, val_batches
+from engine.tasks.images.data import DataSet
+from engine.training.metrics import Tally
+from engine.training.progress import Progress
+from engine.training.schedule import learning_rate
+
+_MASK = (1 << 63) - 1
+
+
+@dataclass
+class Position:
+    """Where a run stands: `epoch` 0-based, `step` steps done in it, and the sums of the epoch so far."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    samples: int = 0
+
+
+@dataclass
+class Hooks:
+    """What the loop calls; each may raise to end the run."""
+
+    stop: Callable[[], bool]
+    save: Callable[[], None]  # the resume state, in the middle of an epoch
+    epoch_done: Callable[[dict[str, Any], bool], None]  # metrics of the epoch, whether it is the best so far
+
+
+class Stopped(Exception):
+    """Somebody asked to stop; the state between two steps is whole."""
+
+
+@dataclass
+class Trainer:
+    """A net, its optimiser and its place in the run.
+
+    Args:
+        precision: `fp32`, or `bf16` or `fp16` for the forward pass.
+        level: augmentation.
+    """
+
+    model: nn.Module
+    data: DataSet
+    settings: Training
+    device: str
+    precision: str
+    level: str
+    progress: Progress
+    position: Position = field(default_factory=Position)
+    best: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.steps = steps_per_epoch(len(self.data.train), self.settings.batch_size)
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}]
+        groups += [{"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=self.settings.learning_rate, fused=self.device in ("cpu", "cuda")
+        )
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
+        self.averaged = copy.deepcopy(self.model) if self.settings.ema_decay else None
+        if self.averaged:
+            self.averaged.requires_grad_(False)
+
+    @property
+    def global_step(self) -> int:
+        return self.position.epoch * self.steps + self.position.step
+
+    @property
+    def judged(self) -> nn.Module:
+        """The weights that are validated and saved: the average where one is kept."""
+        return self.averaged or self.model
+
+    def run(self, hooks: Hooks) -> None:
+        """Train from the present position to the last epoch.
+
+        Raises:
+            Stopped: asked to; `position` says where.
+            Failed: the loss is no number any more.
+        """
+        while self.position.epoch < self.settings.epochs:
+            self._train_epoch(hooks)
+            began = time.monotonic()
+            row = self._finish_epoch(hooks)
+            better = self.best is None or row["accuracy"] > self.best["accuracy"]
+            if better:
+                self.best = {name: row[name] for name in ("epoch", "step", "accuracy", "f1_macro", "loss")}
+            self.progress.accuracy = row["accuracy"]
+            self.position = Position(self.position.epoch + 1)
+            hooks.epoch_done(row, better)
+            self.progress.epoch_over(time.monotonic() - began)
+
+    def _train_epoch(self, hooks: Hooks) -> None:
+        self.model.train()
+        place = self.position
+        loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device="cpu")
+        if self.device != "mps":  # MPS has no float64; there the sum stays on the host
+            loss_sum = loss_sum.to(self.device)
+        batches = train_batches(
+            self.data.train,
+            self.level,
+            self.settings.seed,
+            place.epoch,
+            self.settings.batch_size,
+            start=place.step,
+            workers=self.settings.num_workers,
+        )
+        began = time.monotonic()
+        with contextlib.closing(batches):  # type: ignore[type-var]
+            for pixels, labels, draws in batches:
+                loss = self._step(pixels, labels, draws)
+                loss_sum += loss.detach().to(loss_sum.device, torch.float64) * len(labels)
+                place.step += 1
+                place.samples += len(labels)
+                now = time.monotonic()
+                self.progress.step(len(labels), now - began)
+                began = now
+                due, stop = self.progress.due(), hooks.stop()
+                every = self.settings.save_every_steps
+                save = bool(every) and self.global_step % every == 0 and place.step < self.steps
+                if due or stop or save or self.device == "cpu" or place.step == self.steps:
+                    place.loss_sum = self._finite(loss_sum)
+                if due:
+                    self.progress.write(place.epoch + 1, place.step, place.loss_sum / place.samples)
+                if save:
+                    hooks.save()
+                if stop:
+                    raise Stopped
+                began = time.monotonic()
+
+    def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        step = self.global_step
+        torch.manual_seed((self.settings.seed * 1_000_003 + step) & _MASK)
+        total = self.steps * self.settings.epochs
+        rate = learning_rate(step, total, self.settings.learning_rate, self.settings.warmup_fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        images, shares, labels = self._prepare(pixels, labels, draws)
+        with self._autocast():
+            logits = self.model(images)
+        loss = self._loss(logits.float(), labels, shares)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._average(step)
+        return loss
+
+    def _prepare(self, pixels: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pixels, labels, draws = (part.to(self.device, non_blocking=True) for part in (pixels, labels, draws))
+        preprocess = self.data.preprocess
+        images = pixels.permute(0, 3, 1, 2).float().div_(255)
+        images = augment(self.level, images, draws)
+        images, shares = mix(self.level, images, draws)
+        mean, std = (
+            torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std)
+        )
+        images = (images - mean) / std
+        return images.contiguous(memory_format=torch.channels_last), shares, labels
+
+    def _loss(self, logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
+        smooth = self.settings.label_smoothing
+        own = F.cross_entropy(logits, labels, label_smoothing=smooth, reduction="none")
+        other = F.cross_entropy(logits, labels.roll(1), label_smoothing=smooth, reduction="none")
+        return (shares * own + (1 - shares) * other).mean()
+
+    def _average(self, step: int) -> None:
+        if not self.averaged:
+            return
+        # a young average must forget its random start
+        weight = 1 - min(self.settings.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            pairs = zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True)
+            for mean, value in pairs:
+                if mean.is_floating_point():
+                    mean.lerp_(value, weight)
+                else:
+                    mean.copy_(value)
+
+    def _finish_epoch(self, hooks: Hooks) -> dict[str, Any]:
+        place = self.position
+        self.progress.write(place.epoch + 1, place.step, place.loss_sum / max(place.samples, 1), "validate")
+        result = self.validate(hooks)
+        if not math.isfinite(result["loss"]):
+            raise self._diverged("the validation loss")
+        return {
+            "epoch": place.epoch + 1,
+            "step": self.global_step,
+            "train_loss": place.loss_sum / max(place.samples, 1),
+            **result,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+    @torch.inference_mode()
+    def validate(self, hooks: Hooks) -> dict[str, Any]:
+        """Accuracy, macro-F1 and loss on the validation part."""
+        model = self.judged.eval()
+        tally = Tally(len(self.data.classes))
+        size = self.settings.batch_size * 2
+        batches: Iterator[tuple[Tensor, Tensor]]
+        with contextlib.closing(
+            val_batches(self.data.val, size, workers=self.settings.num_workers)  # type: ignore[type-var]
+        ) as batches:
+            for images, labels in batches:
+                if hooks.stop():
+                    raise Stopped
+                placed = images.to(self.device, memory_format=torch.channels_last)
+                with self._autocast():
+                    logits = model(placed)
+                tally.add(logits, labels)
+        return tally.result()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device, dtype=kind)
+
+    def _finite(self, loss_sum: Tensor) -> float:
+        value = float(loss_sum)
+        if not math.isfinite(value):
+            raise self._diverged("the loss")
+        return value
+
+    def _diverged(self, what: str) -> Failed:
+        return Failed(
+            f"{what} is no number any more, at epoch {self.position.epoch + 1}, step {self.global_step}",
+            f"train again with a lower training.learning_rate than {self.settings.learning_rate:g}"
+            + (", or training.precision=fp32" if self.precision == "fp16" else ""),
+            kind="diverged",
+        )

@@ -1,0 +1,69 @@
+"""What a run does: its settings as they are kept in its manifest, and what a resume may change of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.config import Loaded, Settings
+from engine.config.schema import Data, Model, Training
+from engine.errors import UsageError
+
+SECTIONS = ("data", "model", "training", "device")
+# keys that cannot change the weights
+HARMLESS = frozenset(
+    (
+        "training.num_workers",
+        "training.save_every_steps",
+        "training.max_checkpoints",
+        "training.mirror",
+        "data.cache_bytes",
+    )
+)
+
+
+def kept_settings(settings: Settings) -> dict[str, Any]:
+    """The part of the settings that a run depends on, as JSON."""
+    whole = settings.model_dump(mode="json")
+    return {name: whole[name] for name in SECTIONS} | {"checkpoints": {"root": str(settings.checkpoints_root)}}
+
+
+def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
+    """The settings of a resumed run: those it began with, and the harmless overrides of this command line.
+
+    Raises:
+        UsageError: an override would change the result.
+    """
+    now = kept_settings(loaded.settings)
+    result = {name: dict(values) for name, values in kept.items()}
+    for argument in loaded.arguments:
+        key = argument.partition("=")[0]
+        section, _, name = key.partition(".")
+        section = section if section != "defaults" else name
+        if section not in SECTIONS:
+            continue
+        names = [name.partition(".")[0]] if "." in key and not key.startswith("defaults.") else list(now[section])
+        for one in names:
+            if now[section].get(one) == kept[section].get(one):
+                continue
+            if f"{section}.{one}" in HARMLESS:
+                result[section][one] = now[section][one]
+            elif _given(loaded, f"{section}.{one}", key):
+                raise UsageError(
+                    f"'{argument}' would change the result of a run that has begun"
+                    f" (it has {section}.{one}={kept[section].get(one)})",
+                    "leave it out, or start a new run",
+                    kind="changes_result",
+                )
+    settings = loaded.settings.model_copy(deep=True)
+    settings.data = Data.model_validate(result["data"])
+    settings.model = Model.model_validate(result["model"])
+    settings.training = Training.model_validate(result["training"])
+    settings.device = type(settings.device).model_validate(result["device"])
+    settings.checkpoints.root = type(settings.checkpoints).model_validate(kept["checkpoints"]).root
+    return settings
+
+
+def _given(loaded: Loaded, dotted: str, key: str) -> bool:
+    """Whether this command line set `dotted`, by its own key or by choosing the group that holds it."""
+    origin = loaded.origins.get(dotted, "")
+    return key.startswith(dotted) or origin in ("command line", "") or origin.startswith(("group ", "model="))

@@ -1,0 +1,207 @@
+"""Training runs on disk: their numbers, manifests and state. Torch-free, for `runs`, `status` and `watch`.
+
+`runs/RUN/` holds `manifest.json` (rewritten at each change of state), `metrics.jsonl` (one object an
+epoch), `progress.json` (live, about once a second), `data_report.json`, `last.pth` (to resume) and, for a
+run whose best was not to go into a cycle folder, `best.pth`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import Failed, UsageError
+from engine.store.files import read_json, write_json
+from engine.store.workspace import Workspace
+
+FIELDS: dict[str, Any] = {
+    "run": None,
+    "status": "running",
+    "cycle": None,
+    "model": None,
+    "data": None,
+    "device": None,
+    "precision": None,
+    "epochs": None,
+    "epoch": 0,
+    "best": None,
+    "checkpoint": None,
+    "samples_per_s": None,
+    "peak_memory_bytes": None,
+    "seconds_s": None,
+    "started_at": None,
+    "finished_at": None,
+    "error": None,
+}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the files of one run lie."""
+
+    root: Path
+
+    @property
+    def run(self) -> str:
+        return self.root.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "data_report.json"
+
+    @property
+    def last(self) -> Path:
+        return self.root / "last.pth"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best.pth"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def intervals(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "run.lock"
+
+    def read_manifest(self) -> dict[str, Any]:
+        return read_json(self.manifest) or {}
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.manifest, manifest)
+
+
+def claim_run(workspace: Workspace) -> RunFolder:
+    """Make the folder of a new run, `0001` and upwards; `mkdir` decides between two that start at once."""
+    workspace.runs.mkdir(parents=True, exist_ok=True)
+    number = max((int(path.name) for path in workspace.runs.iterdir() if path.name.isdigit()), default=0) + 1
+    while True:
+        folder = workspace.runs / f"{number:04d}"
+        try:
+            folder.mkdir()
+            return RunFolder(folder)
+        except FileExistsError:
+            number += 1
+
+
+def find_run(workspace: Workspace, name: str) -> RunFolder:
+    """The run called `name` (`latest`, `0002` or `2`).
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    known = _names(workspace)
+    if name == "latest" and known:
+        return RunFolder(workspace.runs / known[0])
+    for candidate in (name, name.zfill(4) if name.isdigit() else name):
+        if candidate in known:
+            return RunFolder(workspace.runs / candidate)
+    shown = ", ".join(known[:8]) or "none yet"
+    raise UsageError(f"no run '{name}'", f"known, newest first: {shown}", kind="unknown_run")
+
+
+def list_runs(workspace: Workspace) -> list[dict[str, Any]]:
+    """All runs, newest first, each with the contract's fields; a `running` one whose process is gone is `lost`."""
+    return [describe_run(RunFolder(workspace.runs / name)) for name in _names(workspace)]
+
+
+def describe_run(folder: RunFolder) -> dict[str, Any]:
+    """One run as `runs` shows it; while it runs, with its live `progress`."""
+    try:
+        manifest = folder.read_manifest()
+    except Failed as error:
+        return FIELDS | {"run": folder.run, "status": "lost", "error": str(error)}
+    entry = {name: manifest.get(name, default) for name, default in FIELDS.items()} | {"run": folder.run}
+    if entry["status"] == "running":
+        progress = _read_progress(folder)
+        entry["progress"] = progress
+        if progress:
+            entry["epoch"] = progress.get("epoch")
+            entry["samples_per_s"] = progress.get("samples_per_s")
+        if not is_alive(manifest):
+            entry["status"] = "lost"
+            entry["error"] = f"its process (pid {manifest.get('pid')}) ended without a word"
+    return entry
+
+
+def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    """The finished epochs of a run, oldest first; a torn last line is left out."""
+    try:
+        lines = folder.metrics.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line]
+
+
+def write_quickly(path: Path, value: Any) -> None:
+    """Atomic for readers but not fsynced: for figures that are worth nothing after a crash."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as stream:
+        json.dump(value, stream)
+    Path(scratch).chmod(0o644)
+    Path(scratch).replace(path)
+
+
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """`pid`, when it started and on which host: a number used again is not taken for the run's process."""
+    pid = pid or os.getpid()
+    return {"pid": pid, "pid_started": _started(pid), "host": socket.gethostname()}
+
+
+def is_alive(manifest: dict[str, Any]) -> bool:
+    """Whether the manifest's process still runs; on another host that cannot be seen, so it is believed."""
+    if manifest.get("host") not in (None, socket.gethostname()):
+        return True
+    pid = manifest.get("pid")
+    if not pid:
+        return False
+    started = _started(int(pid))
+    wanted = manifest.get("pid_started")
+    return started is not None and (wanted is None or abs(started - wanted) < 1.0)
+
+
+def _started(pid: int) -> float | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def _names(workspace: Workspace) -> list[str]:
+    try:
+        found = [path.name for path in workspace.runs.iterdir() if path.name.isdigit() and path.is_dir()]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=int, reverse=True)
+
+
+def _read_progress(folder: RunFolder) -> dict[str, Any] | None:
+    try:
+        return read_json(folder.progress)
+    except Failed:
+        return None

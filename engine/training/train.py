@@ -1,0 +1,421 @@
+"""One training, from settings to a best checkpoint in its cycle folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from engine.checkpoints.files import CARD, save_checkpoint_file
+from engine.config import Settings
+from engine.devices.detect import ChosenDevice, choose_device
+from engine.errors import Failed, Interrupted, UnderstudyError, UsageError
+from engine.store.clock import timestamp
+from engine.store.events import append_event, read_events
+from engine.store.files import write_json
+from engine.store.locks import hold
+from engine.store.workspace import Workspace
+from engine.tasks.images.data import DataSet, load_data
+from engine.tasks.images.models import build_model, parameter_count
+from engine.training import cycles
+from engine.training.loop import Hooks, Stopped, Trainer
+from engine.training.plan import kept_settings
+from engine.training.progress import Metrics, ProcessMemory, Progress
+from engine.training.runs import FIELDS, RunFolder, process_identity
+from engine.training.signals import StopRequest, stop_requests
+from engine.training.state import load_state, restore, save_state
+
+
+def train(
+    workspace: Workspace,
+    settings: Settings,
+    folder: RunFolder,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    strict: bool = False,
+    overwrite: bool = False,
+    publish: bool = True,
+    keep_folder: bool = False,
+) -> dict[str, Any]:
+    """Train in `folder`, from its `last.pth` where there is one.
+
+    Args:
+        folder: a claimed run; a resumed one brings its manifest.
+        say: takes lines for people.
+        strict: stop at bad data instead of leaving it out.
+        overwrite: replace a better best of the same cycle.
+        publish: save the best to the cycle folder; else (a sweep's child) into the run's own.
+        keep_folder: keep the folder of a run that could not begin (somebody was told its number).
+
+    Returns:
+        The contract's object of `train`, with `status` `completed`.
+
+    Raises:
+        UsageError: the data, model or settings cannot be used; a new run's folder is removed again.
+        Interrupted: stopped by a signal; `payload` is the contract's object.
+        Failed: diverged, or nothing could be saved.
+        Busy: the run is going on in another process.
+    """
+    memory = ProcessMemory()
+    with stop_requests() as stop, hold(folder.lock, f"train run {folder.run}"):
+        manifest = folder.read_manifest()
+        fresh = not manifest.get("settings")
+        manifest = FIELDS | manifest | {"run": folder.run, "status": "running", "error": None, "finished_at": None}
+        manifest |= {"settings": kept_settings(settings), **process_identity()}
+        manifest |= {"model": settings.model.name, "data": settings.defaults.data if fresh else manifest["data"]}
+        manifest["started_at"] = manifest["started_at"] or timestamp()
+        folder.write_manifest(manifest)
+        session = _Session(workspace, settings, folder, manifest, say, stop, memory, overwrite, publish)
+        try:
+            session.go(strict)
+        except (Stopped, KeyboardInterrupt) as error:
+            session.close("interrupted", f"stopped by {stop.asked or 'Ctrl-C'}")
+            raise Interrupted(
+                f"run {folder.run} was interrupted",
+                f"go on with: python -m engine train --resume {folder.run}",
+                payload=result_of(manifest),
+            ) from error
+        except UsageError as error:
+            began = folder.last.exists() or not fresh
+            if began or keep_folder or error.kind == "bad_data":
+                session.close("failed", str(error))
+            else:
+                session.give_back_cycle()
+                shutil.rmtree(folder.root, ignore_errors=True)
+            raise
+        except Exception as error:
+            session.close("failed", str(error) or type(error).__name__)
+            if isinstance(error, UnderstudyError | AssertionError) or not _out_of_memory(error):
+                raise
+            raise Failed(
+                f"out of memory on {manifest['device']} with batches of {settings.training.batch_size}",
+                "try a smaller training.batch_size, then a smaller data.img_size, then a smaller model",
+                kind="out_of_memory",
+            ) from error
+    return result_of(manifest)
+
+
+def result_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The contract's object of `train` from a run's manifest."""
+    names = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint")
+    figures = ("samples_per_s", "peak_memory_bytes", "seconds_s", "error")
+    return {name: manifest.get(name) for name in names + figures}
+
+
+class _Session:
+    """The steps of one call of `train`; `manifest` is rewritten as they are done."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        folder: RunFolder,
+        manifest: dict[str, Any],
+        say: Callable[[str], None],
+        stop: StopRequest,
+        memory: ProcessMemory,
+        overwrite: bool,
+        publish: bool,
+    ) -> None:
+        self.workspace, self.settings, self.folder, self.manifest = workspace, settings, folder, manifest
+        self.say, self.stop, self.memory = say, stop, memory
+        self.overwrite, self.publish = overwrite, publish
+        self.root = settings.checkpoints_root
+        self.made_cycle = False
+        self.elapsed_before = 0.0
+        self.told_stays = ""
+        self.trainer: Trainer | None = None
+        self.data: DataSet | None = None
+
+    def go(self, strict: bool) -> None:
+        state = load_state(self.folder)
+        chosen = choose_device(self.settings.device.prefer)
+        precision = _precision(self.settings.training.precision, chosen)
+        if chosen.note:
+            self.say(f"note: {chosen.note}")
+        self.data = data = self._load_data(strict, state)
+        _make_repeatable(self.settings.training.seed)
+        if state:
+            self._same_threads(state)
+        model = build_model(
+            self.settings.model.name,
+            len(data.classes),
+            pretrained=self.settings.model.pretrained and not state,
+            settings=self.settings.model.settings,
+        )
+        self._claim_cycle()
+        self.manifest |= {"device": chosen.kind, "device_name": chosen.name, "device_note": chosen.note}
+        self.manifest |= {"precision": precision, "epochs": self.settings.training.epochs}
+        self.manifest |= {"parameters": parameter_count(model), "classes": len(data.classes)}
+        self.folder.write_manifest(self.manifest)
+        trainer = self.trainer = self._trainer(model, data, chosen, precision)
+        if state:
+            restore(trainer, state)
+            self.elapsed_before = float(state["elapsed_s"])
+        self._introduce(trainer, chosen, precision, resumed=state is not None)
+        self.metrics = Metrics(self.folder, trainer.position.epoch)
+        hooks = Hooks(lambda: bool(self.stop), self._save_within, self._epoch_done)
+        try:
+            trainer.run(hooks)
+        except (Stopped, KeyboardInterrupt) as error:
+            if isinstance(error, Stopped):  # a second Ctrl-C may have cut a step in two: nothing to save
+                self._save_state()
+            raise
+        self._complete()
+
+    def close(self, status: str, error: str | None) -> None:
+        """Write down how the run ended."""
+        self._figures()
+        self.manifest |= {"status": status, "error": error, "finished_at": timestamp()}
+        if status == "failed":
+            self.give_back_cycle()
+        self.folder.write_manifest(self.manifest)
+
+    def give_back_cycle(self) -> None:
+        if self.made_cycle and self.manifest["cycle"] is not None:
+            cycles.give_back(self.root, self.manifest["cycle"])
+
+    def _load_data(self, strict: bool, state: dict[str, Any] | None) -> DataSet:
+        def looked(done: int, count: int) -> None:
+            if self.stop:
+                raise Stopped
+            if count > 2000 and (done % 2048 == 0 or done == count):
+                self.say(f"  checked {done:,} of {count:,} files")
+
+        data = load_data(self.settings.data, self.settings.training.seed, on_progress=looked)
+        report = data.report
+        write_json(self.folder.report, report)
+        bad = report["checked"] - report["ok"]
+        if bad:
+            kinds = ("corrupt", "empty", "mislabelled", "duplicates")
+            counts = ", ".join(f"{report[kind]} {kind}" for kind in kinds if report[kind])
+            first = report["left_out"][0]
+            if strict:
+                raise UsageError(
+                    f"{bad} of {report['checked']} files cannot be trained on ({counts})",
+                    f"see {self.folder.report}; the first is {first['path']}: {first['reason']}",
+                    kind="bad_data",
+                )
+            self.say(f"left out {bad} of {report['checked']} files ({counts}), each named in {self.folder.report}")
+        for warning in report["warnings"]:
+            self.say(f"note: {warning}")
+        if state and state["fingerprint"] != data.fingerprint:
+            raise UsageError(
+                "the data has changed since this run began",
+                "put it back as it was, or start a new run",
+                kind="data_changed",
+            )
+        return data
+
+    def _same_threads(self, state: dict[str, Any]) -> None:
+        if state["threads"] != torch.get_num_threads():
+            self.say(
+                f"note: this run began with {state['threads']} threads, not {torch.get_num_threads()};"
+                f" going on with {state['threads']}, for the same result bit for bit"
+            )
+            torch.set_num_threads(state["threads"])
+        if state["torch"] != str(torch.__version__):
+            self.say(f"warning: begun with torch {state['torch']}; the result may differ in the last bits")
+
+    def _claim_cycle(self) -> None:
+        if not self.publish or self.manifest["cycle"] is not None:
+            return
+        number, self.made_cycle = cycles.claim_cycle(self.root, self.settings.training.cycle)
+        self.manifest["cycle"] = number
+
+    def _trainer(self, model: torch.nn.Module, data: DataSet, chosen: ChosenDevice, precision: str) -> Trainer:
+        training = self.settings.training
+        progress = Progress(
+            self.folder,
+            self.say,
+            lambda: self._memory_bytes(chosen.kind, peak=False),
+            epochs=training.epochs,
+            steps=max(1, len(data.train) // training.batch_size),
+            batch_size=min(training.batch_size, len(data.train)),
+        )
+        return Trainer(model, data, training, chosen.kind, precision, self.settings.data.augment, progress)
+
+    def _introduce(self, trainer: Trainer, chosen: ChosenDevice, precision: str, *, resumed: bool) -> None:
+        data, training = trainer.data, self.settings.training
+        where = f"cycle {self.manifest['cycle']}" if self.manifest["cycle"] is not None else "no cycle"
+        self.say(
+            f"run {self.folder.run}, {where}: {self.settings.model.name} ({self.manifest['parameters']:,} parameters)"
+            f" on {chosen.kind} ({chosen.name}), {precision}"
+        )
+        self.say(
+            f"data: {len(data.train):,} train and {len(data.val):,} validation images, {len(data.classes)} classes,"
+            f" {data.preprocess.img_size} px; {training.epochs} epochs of {trainer.steps} steps of"
+            f" {min(training.batch_size, len(data.train))}"
+        )
+        if resumed:
+            self.say(f"resumed at epoch {trainer.position.epoch + 1}, step {trainer.position.step}")
+
+    def _epoch_done(self, row: dict[str, Any], better: bool) -> None:
+        assert self.trainer
+        rate = self.trainer.progress.samples_per_s
+        row |= {"samples_per_s": rate, "seconds_s": round(self._seconds(), 3), "at": timestamp()}
+        self.metrics.append(row)
+        self.trainer.progress.epoch_line(row)
+        if better:
+            self._save_best(row)
+        self.manifest |= {"epoch": row["epoch"], "best": self.trainer.best}
+        self._save_state()
+        self._figures()
+        self.folder.write_manifest(self.manifest)
+        if self.settings.training.save_every_steps:
+            self._save_interval()
+        if self.stop and row["epoch"] < self.settings.training.epochs:
+            raise Stopped
+
+    def _save_within(self) -> None:
+        self._save_state()
+        self._save_interval()
+
+    def _save_state(self) -> None:
+        assert self.trainer
+        assert self.data
+        save_state(self.folder, self.trainer, self.data.fingerprint, self._seconds())
+
+    def _save_interval(self) -> None:
+        from engine.checkpoints import CheckpointManager  # type: ignore[attr-defined,unused-ignore]
+
+        assert self.trainer
+        training, place = self.settings.training, self.trainer.position
+        manager = CheckpointManager(
+            self.folder.intervals,
+            max_checkpoints=training.max_checkpoints,
+            mirror=training.mirror / self.folder.run if training.mirror else None,
+        )
+        best = self.trainer.best or {}
+        loss = place.loss_sum / place.samples if place.samples else best.get("loss", 0.0)
+        # an epoch that is just over has moved the position to the next one's start
+        epoch = place.epoch + 1 if place.step else place.epoch
+        manager.save_checkpoint(
+            self.trainer.judged,
+            self.trainer.optimizer,
+            epoch,
+            self.trainer.global_step,
+            loss,
+            metrics={name: best[name] for name in ("accuracy", "f1_macro") if name in best},
+            metadata={"run": self.folder.run, "cycle": self.manifest["cycle"]},
+        )
+
+    def _save_best(self, row: dict[str, Any]) -> None:
+        state = self._light_checkpoint(row)
+        cycle = self.manifest["cycle"]
+        if cycle is None:
+            save_checkpoint_file(self.folder.best, state)
+            self.manifest["checkpoint"] = str(self.folder.best)
+            return
+        path = cycles.best_path(self.root, cycle)
+        stays = cycles.save_best(self.root, cycle, state, overwrite=self.overwrite)
+        if stays is None:
+            self.manifest["checkpoint"] = str(path)
+            self.say(
+                f"best so far, Acc: {row['accuracy'] * 100:.2f}%: saved {path};"
+                f" TO-BE gets it within {self.settings.source.poll_minutes:g} minutes at the most"
+            )
+            return
+        save_checkpoint_file(self.folder.best, state)
+        self.manifest["checkpoint"] = str(self.folder.best)
+        if not self.told_stays:
+            self.say(f"cycle {cycle} keeps its checkpoint: {stays}; --overwrite replaces it")
+            self.say(f"this run's best goes to {self.folder.best}")
+        self.told_stays = stays
+
+    def _light_checkpoint(self, row: dict[str, Any]) -> dict[str, Any]:
+        assert self.trainer
+        assert self.data
+        weights = {
+            name: value.detach().to("cpu").contiguous() for name, value in self.trainer.judged.state_dict().items()
+        }
+        card = {
+            "format": 1,
+            "task": "images",
+            "architecture": {"name": self.settings.model.name, "settings": dict(self.settings.model.settings)},
+            "classes": list(self.data.classes),
+            "preprocess": self.data.preprocess.to_dict(),
+            "cycle": self.manifest["cycle"],
+            "step": row["step"],
+            "f1_macro": row["f1_macro"],
+            "run": self.folder.run,
+            "seed": self.settings.training.seed,
+            "data": {
+                "fingerprint": self.data.fingerprint,
+                "train": len(self.data.train),
+                "val": len(self.data.val),
+            },
+            "saved_at": timestamp(),
+        }
+        return {
+            "model_state_dict": weights,
+            "epoch": row["epoch"],
+            "accuracy": row["accuracy"],
+            "loss": row["loss"],
+            CARD: card,
+        }
+
+    def _complete(self) -> None:
+        assert self.trainer
+        assert self.trainer.best
+        best, manifest = self.trainer.best, self.manifest
+        self._figures()
+        self.trainer.progress.write(self.settings.training.epochs, self.trainer.steps, None, "done")
+        detail = {
+            "cycle": manifest["cycle"],
+            "model": self.settings.model.name,
+            "epoch": best["epoch"],
+            "accuracy": best["accuracy"],
+            "checkpoint": manifest["checkpoint"],
+            "device": manifest["device"],
+        }
+        subject = f"run {self.folder.run}"
+        # killed between the event and the manifest, a run completes twice but is told of once
+        if not any(e["kind"] == "trained" and e["subject"] == subject for e in read_events(self.workspace)):
+            append_event(self.workspace, "trained", subject, detail)
+        self.close("completed", None)
+
+    def _figures(self) -> None:
+        if not self.trainer:
+            return
+        rate = self.trainer.progress.samples_per_s
+        peak = self._memory_bytes(self.trainer.device, peak=True)
+        self.manifest |= {
+            "samples_per_s": round(rate, 2) if rate else self.manifest["samples_per_s"],
+            "peak_memory_bytes": max(peak, self.manifest["peak_memory_bytes"] or 0),
+            "seconds_s": round(self._seconds(), 3),
+            "best": self.trainer.best,
+        }
+
+    def _seconds(self) -> float:
+        assert self.trainer
+        return self.elapsed_before + self.trainer.progress.seconds
+
+    def _memory_bytes(self, device: str, *, peak: bool) -> int:
+        if device == "cuda":
+            return int(torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated())
+        if device == "mps":
+            return int(torch.mps.driver_allocated_memory())
+        if device == "xpu":
+            return int(torch.xpu.max_memory_allocated() if peak else torch.xpu.memory_allocated())
+        return self.memory.peak() if peak else self.memory.now()
+
+
+def _precision(wanted: str, device: ChosenDevice) -> str:
+    if wanted == "auto":
+        return "bf16" if device.kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if wanted == "fp16" and device.kind == "cpu":
+        raise UsageError("training.precision=fp16 needs a GPU", "take fp32 or bf16 on a CPU")
+    return wanted
+
+
+def _make_repeatable(seed: int) -> None:
+    torch.manual_seed(seed & ((1 << 63) - 1))
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)
