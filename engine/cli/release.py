@@ -1,15 +1,74 @@
-"""`promote`, `rollback`, `hold`, `unhold`, `reject`: what changes a slot, or keeps it from changing."""
+"""`deploy`, `promote`, `rollback`, `hold`, `unhold`, `reject`: what changes a slot, or keeps it from changing."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import click
 
+from engine.checkpoints.naming import folder_cycle
 from engine.cli.verb import Session, Verb, table
+from engine.errors import UsageError
+from engine.notify import messages, notify
 from engine.release import hold as marks
 from engine.release import promote as room
+from engine.release.admit import Rejected
+from engine.release.deploy import Deployed, deploy_checkpoint
 from engine.release.slots import read_pointer
+from engine.store.clock import timestamp
+
+
+@click.command(cls=Verb, words=("PATH", 1, 1))
+@click.option("--new-classes", is_flag=True, help="Admit other classes than AS-IS has; needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why; kept in the release and the audit log.")
+@click.option("--wait", is_flag=True, help="Wait for a comparison, or another command that holds the slots.")
+def deploy(session: Session, words: list[str], new_classes: bool, reason: str | None, wait: bool) -> None:
+    """Check a checkpoint file and give it to TO-BE, without looking at the source."""
+    started = time.monotonic()
+    reason = (reason or "").strip() or None
+    if new_classes and reason is None:
+        raise UsageError("'--new-classes' needs a reason", 'add --reason "why other classes are meant"')
+    path = Path(words[0]).expanduser().absolute()
+    try:
+        done = deploy_checkpoint(
+            session.workspace,
+            session.settings,
+            path,
+            name=path.name,
+            cycle=folder_cycle(path.parent.name),
+            new_classes_reason=reason if new_classes else None,
+            wait=wait,
+        )
+    except Rejected as error:
+        if error.news:
+            text = messages.alert_message(f"checkpoint {path} was refused", error.message, fix=error.hint)
+            notify(session.workspace, session.settings, "alert", text)
+        raise
+    origin = done.release.manifest.checkpoint
+    result = {
+        "changed": done.changed,
+        "candidate": {
+            "path": str(path),
+            "cycle": origin.cycle,
+            "md5": origin.md5,
+            "sha256": origin.sha256,
+            "bytes": origin.bytes,
+            "modified_at": timestamp(path.stat().st_mtime),
+        },
+        "deployed": done.changed,
+        "release": done.release.id,
+        "skipped": [],
+        "seconds_s": round(time.monotonic() - started, 3),
+        "accuracy": origin.accuracy,
+        "from": done.previous,
+        "live": done.live,
+        "notes": done.notes,
+    }
+    if done.changed:
+        notify(session.workspace, session.settings, "deployed", _deployed_message(session, path, done))
+    session.emit(result, lambda value: _deployed(value, session.settings.port("tobe")))
 
 
 @click.command(cls=Verb)
@@ -24,6 +83,9 @@ def promote(session: Session, force: bool, reason: str | None, dry_run: bool, wa
     result = room.promote(
         session.workspace, session.settings, force=force, reason=reason, dry_run=dry_run, wait=wait
     )
+    if result["promoted"]:
+        text = messages.promoted_message(result, port=session.settings.port("asis"))
+        notify(session.workspace, session.settings, "promoted", text)
     session.emit(result, _promoted)
 
 
@@ -34,7 +96,11 @@ def rollback(session: Session, words: list[str], wait: bool) -> None:
     if not words:
         session.emit({"backups": room.list_backups(session.workspace, session.settings)}, _backups)
         return
-    session.emit(room.rollback(session.workspace, session.settings, words[0], wait=wait), _restored)
+    result = room.rollback(session.workspace, session.settings, words[0], wait=wait)
+    if result["changed"]:
+        text = messages.rolled_back_message(result, port=session.settings.port("asis"))
+        notify(session.workspace, session.settings, "rolled_back", text)
+    session.emit(result, _restored)
 
 
 @click.command(cls=Verb)
@@ -67,6 +133,28 @@ def reject(session: Session, words: list[str], reason: str | None) -> None:
         if (pointer := read_pointer(session.workspace, slot)) and pointer.release == result["rejected"]
     ]
     session.emit({**result, "slots": held_by}, _rejected)
+
+
+def _deployed_message(session: Session, path: Path, done: Deployed) -> str:
+    origin = done.release.manifest.checkpoint
+    return messages.deployed_message(
+        cycle=origin.cycle,
+        name=path.name,
+        path=str(path),
+        md5=origin.md5,
+        release=done.release.id,
+        port=session.settings.port("tobe"),
+        accuracy=origin.accuracy,
+    )
+
+
+def _deployed(result: dict[str, Any], port: int) -> str:
+    if not result["changed"]:
+        return f"TO-BE holds this checkpoint already (release {_short(result['release'])}); nothing to do"
+    facts = _facts({**result, "cycle": result["candidate"]["cycle"]})
+    lines = [f"TO-BE ({port}) went from {_short(result['from'])} to {_short(result['release'])}{facts}"]
+    lines += [f"note: {note}" for note in result["notes"]]
+    return "\n".join([*lines, "next: compare, run: python -m engine ab"])
 
 
 def _promoted(result: dict[str, Any]) -> str:
