@@ -34,7 +34,7 @@ def sync(session: Session, dry_run: bool, watch: bool, wait: bool) -> None:
 
 
 def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
-    alerts: list[str] = []
+    news: list[tuple[str, str, str]] = []
     try:
         result = look(
             session.workspace,
@@ -42,28 +42,48 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
             dry_run=dry_run,
             wait=wait,
             say=session.say,
-            alert=alerts.append,
+            alert=lambda subject, text, fix: news.append((subject, text, fix)),
         )
     except UnderstudyError:
-        _notify(session, alerts, None)
+        _notify(session, news, None)
         raise
-    _notify(session, alerts, result if result["deployed"] else None)
+    _notify(session, news, result if result["deployed"] else None)
     return result
 
 
-def _notify(session: Session, alerts: list[str], deployed: dict[str, Any] | None) -> None:
+def _notify(session: Session, news: list[tuple[str, str, str]], result: dict[str, Any] | None) -> None:
     """Send what somebody should hear of; a message that cannot be sent never fails a sync."""
-    if not alerts and deployed is None:
+    if not news and result is None:
         return
-    from engine.notify import notify
+    from engine.notify import messages, notify
 
-    for text in alerts:
-        notify(session.workspace, session.settings, "alert", text)
-    if deployed is None:
-        return
+    texts = [("alert", messages.alert_message(subject, text, fix=fix)) for subject, text, fix in news]
+    if result is not None:
+        texts.append(("deployed", _deployed_message(session, result)))
+    for kind, text in texts:
+        sent = notify(session.workspace, session.settings, kind, text)
+        if sent.get("note"):
+            session.say(sent["note"])
+        for failure in sent["failed"]:
+            session.say(f"the message did not reach {failure['channel']}: {failure['reason']}")
+
+
+def _deployed_message(session: Session, result: dict[str, Any]) -> str:
     from engine.notify.messages import deployed_message
+    from engine.release.bundle import read_release, release_path
 
-    notify(session.workspace, session.settings, "deployed", deployed_message(session.settings, deployed))
+    candidate, source = result["candidate"], session.settings.source
+    manifest = read_release(release_path(session.workspace, result["release"])).manifest
+    return deployed_message(
+        cycle=manifest.checkpoint.cycle,
+        name=manifest.architecture["name"],
+        path=candidate["path"],
+        md5=candidate["md5"],
+        release=result["release"],
+        port=session.settings.port("tobe"),
+        accuracy=manifest.checkpoint.accuracy,
+        host=source.host if source.kind == "ssh" else None,
+    )
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncssh
@@ -71,10 +73,13 @@ async def connect(place: Place) -> asyncssh.SSHClientConnection:
         )
     except asyncssh.HostKeyNotVerifiable as error:
         raise await _host_key_problem(place, witness.offered, str(error)) from None
-    except asyncssh.KeyExchangeFailed as error:
-        if "host key" in str(error).lower() and _known_keys(place):  # no longer offers the known kind of key
-            raise await _host_key_problem(place, None, str(error)) from None
-        raise Unreachable(f"{where} and this host agree on no method ({error})", "update its SSH server") from None
+    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost) as error:
+        # A server that no longer has a key of the known kind fails the exchange, or just hangs up.
+        if (offered := await _other_kind(place)) is not None:
+            raise await _host_key_problem(place, offered, str(error)) from None
+        raise Unreachable(
+            f"{where} ended the connection before the login ({error})", f"try: {_by_hand(place)}"
+        ) from None
     except asyncssh.PermissionDenied:
         raise Unreachable(
             f"{account(place)} does not let this host in with its keys",
@@ -141,6 +146,23 @@ def _known_keys(place: Place) -> list[asyncssh.SSHKey]:
     return list(known.match(str(place.host), "", port)[0])
 
 
+async def _other_kind(place: Place) -> asyncssh.SSHKey | None:
+    """The host's key where it has none of the kinds that are known for it, else None."""
+    known = _known_keys(place)
+    if not known:
+        return None
+    kinds = [name.decode() for key in known for name in key.sig_algorithms]
+    return None if await _ask_key(place, kinds) else await _ask_key(place, ())
+
+
+async def _ask_key(place: Place, kinds: Sequence[str]) -> asyncssh.SSHKey | None:
+    try:
+        async with asyncio.timeout(place.timeout_s):
+            return await asyncssh.get_server_host_key(str(place.host), place.port, server_host_key_algs=kinds)
+    except (OSError, asyncssh.Error):
+        return None
+
+
 async def _host_key_problem(place: Place, offered: asyncssh.SSHKey | None, detail: str) -> Unreachable:
     if "revoked" in detail:
         return Unreachable(
@@ -148,12 +170,7 @@ async def _host_key_problem(place: Place, offered: asyncssh.SSHKey | None, detai
             "do not connect before its owner has said why",
             kind="host_key_changed",
         )
-    if offered is None:
-        try:
-            offered = await asyncssh.get_server_host_key(str(place.host), place.port)
-        except (OSError, asyncssh.Error):
-            offered = None
-    shown = f"{offered.get_algorithm()} {offered.get_fingerprint()}" if offered else "a key of another kind"
+    shown = f"{offered.get_algorithm()} {offered.get_fingerprint()}" if offered else "a certificate"
     file = known_hosts_files(place)[0]
     name = str(place.host) if place.port == 22 else f"[{place.host}]:{place.port}"
     known = _known_keys(place)

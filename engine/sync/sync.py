@@ -26,7 +26,7 @@ from engine.sync.source import Seen, Source, Unreachable, Unreadable, open_sourc
 from engine.sync.state import arrival, begin_taking, clear_arrivals, end_taking, read_last, write_last
 
 if TYPE_CHECKING:
-    from engine.release.bundle import Release
+    from engine.release.deploy import Deployed
 
 _SPARE_BYTES = 64 << 20  # left free on the disk beside a checkpoint and the release made from it
 
@@ -51,28 +51,29 @@ def sync(
     dry_run: bool = False,
     wait: bool = False,
     say: Callable[[str], None] = lambda line: None,
-    alert: Callable[[str], None] = lambda text: None,
+    alert: Callable[[str, str, str], None] = lambda subject, text, fix: None,
 ) -> dict[str, Any]:
     """Look at the source once; fetch, check and deploy a changed best checkpoint to TO-BE.
 
     Args:
         dry_run: say what would be done; nothing is written, not even a lock.
-        wait: wait for another sync instead of failing.
+        wait: wait for another sync, a comparison or a change of a slot.
         say: takes progress lines for people.
-        alert: takes one text a change of state that somebody should hear of: the source out of reach, or
-            back; a checkpoint refused for the first time.
+        alert: takes subject, text and fix, once a change of state that somebody should hear of: the source
+            out of reach, or back; a checkpoint refused for the first time.
 
     Returns:
         The contract's object: `changed`, `candidate`, `deployed`, `release`, `skipped`, `seconds_s`, and
         `warnings` (list of sentences).
 
     Raises:
-        Busy: another sync is at work.
+        Busy: another sync is at work, or another command changes a slot; with a comparison running or
+            TO-BE on hold the checkpoint waits in `skipped` instead.
         Unreachable: the source cannot be looked at.
         NothingAdmissible: every checkpoint there is refused or unreadable.
         UsageError: the settings do not name a source.
     """
-    look = _Look(workspace, settings, dry_run, say, alert)
+    look = _Look(workspace, settings, dry_run, wait, say, alert)
     if dry_run:
         return look.run()
     with hold(workspace.lock("sync"), "sync", wait=wait):
@@ -116,7 +117,7 @@ class _Look:
         except Unreachable as error:
             if before != error.kind:
                 append_event(self.workspace, "alert", "source", {"reason": error.message, "kind": error.kind})
-                self.alert(f"sync cannot look at its source: {error}")
+                self.alert("sync cannot look at its source", error.message, error.hint)
             self._record(self._result(None), error)
             raise
         except Busy:
@@ -127,7 +128,7 @@ class _Look:
         if before in ("source_unreachable", "host_key_changed", "host_key_unknown"):
             since = self.last.get("failing_since")
             append_event(self.workspace, "alert", "source", {"reason": "reachable again", "since": since})
-            self.alert(f"the source can be looked at again (it could not since {since})")
+            self.alert("sync can look at its source again", f"it could not since {since}", "")
         self._record(result, None)
         return result
 
@@ -201,7 +202,7 @@ class _Look:
             return self._put_off(path, f"{problem}; looked at again next time", facts)
         try:
             begin_taking(self.workspace, facts)
-            release = self._deploy(fetched, candidate)
+            done = self._deploy(fetched, candidate)
         except Busy as error:
             if error.kind not in ("held", "comparing"):
                 raise
@@ -210,15 +211,18 @@ class _Look:
             if error.kind not in ("rejected", "limits", "crashed"):
                 raise
             if getattr(error, "news", True):
-                self.alert(f"checkpoint {path} was refused: {error}")
+                self.alert(f"checkpoint {path} was refused", error.message, error.hint)
             self._pass_over(path, str(error))
             return None
         finally:
             clear_arrivals(self.workspace)
-        end_taking(self.workspace, release.id)
+        self.warnings += done.notes
+        for line in done.notes:
+            self.say(f"note: {line}")
+        end_taking(self.workspace, done.release.id)
         self.skipped.pop(path, None)
         self.last["taken"] = {"sha256": seen.sha256, "modified": seen.modified}
-        return self._result(facts, changed=True, release=release.id)
+        return self._result(facts, changed=True, release=done.release.id)
 
     def _settle(self, source: Source, candidate: Candidate, seen: Seen) -> None:
         time.sleep(self.settings.source.settle_s)
@@ -253,11 +257,13 @@ class _Look:
         fsync_folder(target.parent)
         return target
 
-    def _deploy(self, fetched: Path, candidate: Candidate) -> Release:
-        from engine.release.deploy import deploy
+    def _deploy(self, fetched: Path, candidate: Candidate) -> Deployed:
+        from engine.release.deploy import deploy_checkpoint
 
         name = candidate.path.rpartition("/")[2]
-        return deploy(self.workspace, self.settings, fetched, name=name, cycle=candidate.cycle, wait=True)
+        return deploy_checkpoint(
+            self.workspace, self.settings, fetched, name=name, cycle=candidate.cycle, wait=self.wait
+        )
 
     def _is_known(self, candidate: Candidate, seen: Seen, tobe: Pointer | None) -> bool:
         """Whether nothing is to be done about this content: TO-BE has it, or it was taken before."""
