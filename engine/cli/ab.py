@@ -132,5 +132,6 @@ def _progress(session: Session) -> Callable[[int, int], None]:
 
 def _post(session: Session, result: dict[str, Any]) -> dict[str, Any]:
     from engine.notify import notify
+    from engine.notify.messages import compared_message
 
-    return notify(session.workspace, session.settings, "compared", text(result))
+    return notify(session.workspace, session.settings, "compared", compared_message(result))

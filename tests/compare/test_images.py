@@ -95,7 +95,7 @@ def test_the_same_picture_counts_once_and_never_under_two_labels(workspace: Work
 def test_an_image_that_cannot_be_read_is_named(workspace: Workspace, tmp_path: Path) -> None:
     root = write_images(tmp_path / "set", 4)
     (root / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(UsageError, match="gone.png"):
+    with pytest.raises(UsageError, match=r"gone\.png"):
         take(draw(labelled_set(workspace, plain(workspace), root).images, 0), 100)
 
 
