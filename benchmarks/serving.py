@@ -161,7 +161,7 @@ def throughput(
                 found = _wrk(port, script, seconds if turn >= 0 else 1)
                 if turn >= 0:
                     figures.setdefault(name, []).append(found)
-    results = []
+    results: list[dict[str, Any]] = []
     for name, runs in figures.items():
         median = {
             key: round(statistics.median(run[key] for run in runs), 2) for key in ("rps", "p50_ms", "p99_ms")

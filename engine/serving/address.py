@@ -17,11 +17,11 @@ def listen_on(host: str, port: int) -> socket.socket:
         UsageError: the host is no address of this machine, or the port needs more rights.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise UsageError(f"servers.host '{host}' is no address ({error.strerror})", "use 127.0.0.1") from None
+    # Of a name with both, such as localhost, IPv4: that is what clients are told to use.
+    family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free

@@ -19,6 +19,7 @@ from engine.serving.slot import Slot, Unavailable
 log = logging.getLogger("understudy.serving")
 
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_INFER_LABEL = "/v2/models/{name}/infer"
 _DEFAULT_TOP_K, _MOST_TOP_K = 5, 1_000_000
 _RETRY = ((b"retry-after", b"1"),)
 
@@ -43,9 +44,9 @@ class App:
         path: str = scope["path"]
         try:
             if path == "/predict":
-                await self._guard("predict", scope, receive, send, self._predict)
+                await self._guard("/predict", scope, receive, send, self._predict)
             elif path.startswith("/v2/models/") and path.endswith("/infer"):
-                await self._guard("infer", scope, receive, send, self._infer)
+                await self._guard(_INFER_LABEL, scope, receive, send, self._infer)
             else:
                 await self._router(scope, receive, send)
         except ClientGone:
@@ -85,7 +86,7 @@ class App:
         finally:
             self._bodies.release(len(body))
         seconds = perf_counter() - started
-        self.metrics.answered("predict", answer.status, seconds)
+        self.metrics.answered("/predict", answer.status, seconds)
         if answer.status == 200:
             self.metrics.batch.observe(1)
             await reply(send, 200, b'%b,"latency_ms":%.3f}' % (answer.body, seconds * 1000))
@@ -111,7 +112,7 @@ class App:
             answer = await self._ask(frames.INFER, length, body)
         finally:
             self._bodies.release(len(body))
-        self.metrics.answered("infer", answer.status, perf_counter() - started)
+        self.metrics.answered(_INFER_LABEL, answer.status, perf_counter() - started)
         if answer.rows:
             self.metrics.batch.observe(answer.rows)
         if answer.head:

@@ -77,11 +77,11 @@ class _Plain:
         return _Json(value, status)
 
     def _refuse(self, request: Request, status: int, kind: str, message: str, hint: str = "") -> Response:
-        return self._answer(request, error_body(request.url.path, kind, message, hint), status)
+        return self._answer(request, error_body(request.scope["path"], kind, message, hint), status)
 
     async def refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path = request.url.path
+        path = request.scope["path"]
         if error.status_code == 405:
             response = self._refuse(request, 405, "wrong_method", f"{request.method} is not for {path}", "use GET")
         else:
@@ -92,7 +92,7 @@ class _Plain:
         return response
 
     async def model(self, request: Request) -> Response:
-        active = self._slot.active
+        active = self._slot.shown
         if active is None:
             kind, message, hint = self._not_ready()
             return self._refuse(request, 404 if kind == "empty" else 503, kind, message, hint)
@@ -139,7 +139,7 @@ class _Plain:
     async def v2_model(self, request: Request) -> Response:
         if refused := self._unknown(request):
             return refused
-        active = self._slot.active
+        active = self._slot.shown
         assert active is not None
         card = active.card
         given = card["input"]
@@ -157,6 +157,8 @@ class _Plain:
     async def v2_ready(self, request: Request) -> Response:
         if refused := self._unknown(request):
             return refused
+        if self._slot.active is None:
+            return self._refuse(request, 503, *self._not_ready())
         return self._answer(request, {"name": MODEL, "ready": True})
 
     def _unknown(self, request: Request) -> Response | None:
@@ -166,7 +168,7 @@ class _Plain:
             return self._refuse(
                 request, 404, "unknown_model", f"there is no model '{name}'", f"the model is '{MODEL}'"
             )
-        active = self._slot.active
+        active = self._slot.shown
         if active is None:
             return self._refuse(request, 503, *self._not_ready())
         version = request.path_params.get("version", active.card["release"])

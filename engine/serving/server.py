@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ from engine.store.workspace import Workspace
 log = logging.getLogger("understudy.serving")
 
 _KEEP_ALIVE_S = 65
+_OPEN_FILES = 8192
 Announce = Callable[[dict[str, Any]], None]
 
 
@@ -48,6 +50,7 @@ def serve_slot(
         Busy: the slot of this workspace is served already, or the port is taken.
     """
     host, port = servers.host, getattr(servers, name).port
+    _allow_many_connections()
     with hold(workspace.lock(f"serve-{name}"), f"serve {name} on port {port}"):
         public = listen_on(host, port)
         with contextlib.closing(public):
@@ -58,6 +61,15 @@ def serve_slot(
             finally:
                 private.close()
                 path.unlink(missing_ok=True)
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files, 1024 on many hosts, as far as the host lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Quiet(uvicorn.Server):
@@ -136,9 +148,9 @@ class _Server:
             "slot": self._name,
             "port": self._port,
             "state": slot.state,
-            "release": slot.active.card["release"] if slot.active else None,
+            "release": slot.shown.card["release"] if slot.shown else None,
             "since": slot.since,
-            "loaded_at": slot.active.loaded_at if slot.active else None,
+            "loaded_at": slot.shown.loaded_at if slot.shown else None,
             "requests": metrics.requests_total,
             "errors": metrics.failures_total,
             "refused": metrics.refused_total,
@@ -166,7 +178,11 @@ class _Server:
     def _say(self) -> None:
         stats = self.stats()
         words = {key: stats[key] for key in ("slot", "port", "state", "release", "pid", "problem")}
-        self._announce({**words, "host": self._servers.host})
+        try:
+            self._announce({**words, "host": self._servers.host})
+        except OSError:
+            log.warning("nobody reads the slot's states any more")
+            self._ready = False
 
     def _alert(self, sentence: str) -> None:
         log.error("%s", sentence)

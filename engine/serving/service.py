@@ -49,7 +49,7 @@ def serve(
     """
     announce = announce or _print
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if tied:
         die_with_parent(signal.SIGTERM)
     if len(slots) == 1:

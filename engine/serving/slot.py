@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from engine.config.schema import Servers
-from engine.errors import UnderstudyError
+from engine.errors import Failed, UnderstudyError
 from engine.release.bundle import release_path
 from engine.release.slots import pointer_path, read_pointer
 from engine.serving.link import Answer, Link, WorkerGone
@@ -68,6 +68,7 @@ class Slot:
         self.since: str | None = None
         self._on_change, self._on_alert = on_change, on_alert
         self._active: Link | None = None
+        self._last: Link | None = None
         self._wanted: str | None = None
         self._prepared: tuple[Link, float] | None = None
         self._spare: Link | None = None
@@ -90,6 +91,11 @@ class Slot:
     @property
     def active(self) -> Link | None:
         return self._active
+
+    @property
+    def shown(self) -> Link | None:
+        """What the slot serves, also in the moment in which a dead worker is being replaced."""
+        return self._last if self._wanted is not None else None
 
     async def ask(self, kind: int, argument: int, body: bytes) -> Answer:
         """Have the present release answer; asked again once when its worker dies of something.
@@ -125,11 +131,15 @@ class Slot:
     async def run(self) -> None:
         """Follow the pointer until cancelled."""
         while True:
-            seen = self._signature()
-            if seen != self._followed or (self.problem and time.monotonic() > self._retry_at):
-                with contextlib.suppress(UnderstudyError):
-                    await self.follow()
-            await self._look_after()
+            try:
+                seen = self._signature()
+                if seen != self._followed or (self.problem and time.monotonic() > self._retry_at):
+                    with contextlib.suppress(UnderstudyError):
+                        await self.follow()
+                await self._look_after()
+            except Exception:
+                log.exception("%s: looking after the slot failed", self.name)
+                await asyncio.sleep(_LONGEST_PAUSE_S / 10)
             await asyncio.sleep(_POLL_S)
 
     async def follow(self) -> None:
@@ -142,10 +152,11 @@ class Slot:
             seen = self._signature()
             try:
                 await self._follow()
-            except UnderstudyError as error:
+            except (UnderstudyError, OSError) as error:
                 self._retry_at = time.monotonic() + _RETRY_S
-                self._tell_problem(error.message)
-                raise
+                expected = _as_failed(error)
+                self._tell_problem(expected.message)
+                raise expected from None
             else:
                 if self.problem is not None:
                     self._tell_problem(None)
@@ -155,6 +166,10 @@ class Slot:
     async def _follow(self) -> None:
         pointer = read_pointer(self.workspace, self.name)
         if pointer is None:
+            if self._wanted is not None and not self.workspace.slots.is_dir():
+                raise Failed(
+                    f"the folder {self.workspace.slots} is gone", "bring the workspace back", kind="missing"
+                )
             old, self._active, self._wanted, self.since = self._active, None, None, None
             self._available.clear()
             if old is not None:
@@ -167,6 +182,7 @@ class Slot:
         link = self._take_prepared(pointer.release) or await self._load(pointer.release)
         swap = self._wanted not in (None, pointer.release)
         old, self._active = self._active, link
+        self._last = link
         self._wanted, self.since, self._deaths = pointer.release, pointer.since, 0
         self.swaps += swap
         self._available.set()
@@ -186,7 +202,10 @@ class Slot:
         async with self._changing:
             if self._active is not None and self._active.card["release"] == release:
                 return
-            link = self._take_prepared(release) or await self._load(release)
+            try:
+                link = self._take_prepared(release) or await self._load(release)
+            except OSError as error:
+                raise _as_failed(error) from None
             await self._drop_prepared()
             self._prepared = (link, time.monotonic() + _PREPARED_S)
 
@@ -238,13 +257,13 @@ class Slot:
                     return
                 try:
                     fresh = self._take_prepared(release) or await self._load(release)
-                except UnderstudyError as error:
+                except (UnderstudyError, OSError) as error:
                     self._deaths += 1
                     self._retry_at = time.monotonic() + _RETRY_S
-                    self._tell_problem(error.message)
+                    self._tell_problem(_as_failed(error).message)
                     continue
                 self.restarts += 1
-                self._active = fresh
+                self._active = self._last = fresh
                 self._available.set()
                 self._spawn(self._watch(fresh))
                 self._spare_due = time.monotonic() + _SPARE_AFTER_S
@@ -266,6 +285,7 @@ class Slot:
             await self._spare.end()
             self._spare, self._spare_due = None, moment + _RETRY_S
         if self._spare is None and active is not None and not self._changing.locked() and moment > self._spare_due:
+            self._spare_due = moment + _RETRY_S  # should spawning fail
             self._spare = await Link.spawn(self.threads)
 
     def _take_prepared(self, release: str) -> Link | None:
@@ -300,6 +320,12 @@ class Slot:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _as_failed(error: UnderstudyError | OSError) -> UnderstudyError:
+    if isinstance(error, UnderstudyError):
+        return error
+    return Failed(f"the slot cannot be changed ({error})", "mend it, then try again", kind="system")
 
 
 def available_cores() -> int:

@@ -23,6 +23,7 @@ from engine.serving.infer import infer
 from engine.serving.lifeline import die_with_parent
 from engine.serving.runtime import Model, Refusal, prepare_decoders
 
+_LARGE_BYTES = 4 * 1024 * 1024  # one such body at a time: a JSON tensor takes ten times its size
 _OOM_LOADING, _OOM_SERVING = 800, 300
 
 
@@ -34,6 +35,7 @@ class Worker:
         self._threads = threads
         self._reading = threading.Lock()
         self._writing = threading.Lock()
+        self._large = threading.Lock()
         self._model: Model | None = None
 
     def run(self) -> None:
@@ -48,7 +50,9 @@ class Worker:
                 with self._reading:
                     length, ident, kind, argument = frames.REQUEST.unpack(self._receive(frames.REQUEST.size))
                     body = self._receive(length)
-                self._answer(ident, *self._handle(kind, argument, body))
+                with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
+                    answer = self._handle(kind, argument, body)
+                self._answer(ident, *answer)
         except OSError:
             os._exit(0)  # the front is gone: other threads may be deep in native code
 

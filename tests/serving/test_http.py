@@ -135,9 +135,9 @@ def test_metrics(live: Served, release: Release) -> None:
     live.predict(b"words")
     text = live.http.get("/metrics").text
     for line in (
-        'understudy_requests_total{endpoint="predict",slot="asis",status="200"}',
-        'understudy_errors_total{endpoint="predict",slot="asis",status="415"}',
-        'understudy_request_seconds_bucket{endpoint="predict",le="0.01",slot="asis"}',
+        'understudy_requests_total{endpoint="/predict",slot="asis",status="200"}',
+        'understudy_errors_total{endpoint="/predict",slot="asis",status="415"}',
+        'understudy_request_seconds_bucket{endpoint="/predict",le="0.01",slot="asis"}',
         'understudy_batch_size_bucket{le="1.0",slot="asis"}',
         'understudy_queue_depth{slot="asis"} 0.0',
         f'release="{release.id}"',

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
 import pytest
@@ -48,6 +49,16 @@ def load(served: Served, answers: list[tuple[int, str, str]], clients: int = 4) 
             thread.join()
 
 
+def grown(answers: list[tuple[int, str, str]], what: str) -> None:
+    """Wait for twenty more answers."""
+    wanted = len(answers) + 20
+    until(lambda: len(answers) > wanted, what)
+
+
+def restarted(served: Served, count: int) -> bool:
+    return bool(served.stats()["restarts"] == count)
+
+
 @pytest.fixture
 def two(workspace: Workspace) -> tuple[Release, Release]:
     return make_release(workspace, "a"), make_release(workspace, "b")
@@ -73,8 +84,7 @@ def test_swaps_under_load_fail_nothing(workspace: Workspace, two: tuple[Release,
             point(workspace, "asis", release)
             assert follow(workspace, "asis")
             assert served.stats()["release"] == release.id
-            seen = len(answers)
-            until(lambda seen=seen: len(answers) > seen + 20, "answers of the new release")
+            grown(answers, "answers of the new release")
     labels = {two[0].id: "a-red", two[1].id: "b-red"}
     assert {status for status, _, _ in answers} == {200}, [one for one in answers if one[0] != 200][:3]
     assert all(label == labels[release] for _, release, label in answers)
@@ -138,10 +148,9 @@ def test_a_worker_that_dies_is_replaced_without_an_error(
         for count in (1, 2):
             before = served.stats()["worker_pid"]
             os.kill(before, signal.SIGKILL)
-            until(lambda count=count: served.stats()["restarts"] == count, "another worker")
+            until(partial(restarted, served, count), "another worker")
             assert served.stats()["worker_pid"] != before
-            seen = len(answers)
-            until(lambda seen=seen: len(answers) > seen + 20, "answers of the other worker")
+            grown(answers, "answers of the other worker")
     assert {status for status, _, _ in answers} == {200}, [one for one in answers if one[0] != 200][:3]
     until(lambda: any(event["kind"] == "alert" for event in read_events(workspace)), "an alert")
 

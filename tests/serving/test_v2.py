@@ -39,7 +39,7 @@ def tensor(batch: np.ndarray, **changes: Any) -> dict[str, Any]:
 
 def binary(live: Served, batch: np.ndarray, *, size: int | None = None, **request: Any) -> httpx.Response:
     raw = batch.astype("<f4").tobytes()
-    given = {"name": "image", "datatype": "FP32", "shape": list(batch.shape)}
+    given: dict[str, Any] = {"name": "image", "datatype": "FP32", "shape": list(batch.shape)}
     given["parameters"] = {"binary_data_size": len(raw) if size is None else size}
     head = json.dumps({"inputs": [given], **request}).encode()
     return live.http.post(PATH, content=head + raw, headers={LENGTH: str(len(head))})
