@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 _LEAST_BYTES_PER_S = 64 * 1024  # a large body gets its time, a trickle does not
 _MOST_HEADER_BYTES = 64 * 1024
 _LINGER_S = 2.0
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _LEAST_DISCARDED = 64 * 1024 * 1024
 
 
@@ -55,9 +57,22 @@ class _LimitedProtocol(HttpToolsProtocol):
         if not (self._in_headers or self._in_body):
             self._begin_headers()
         self._received += len(data)
-        super().data_received(data)
+        super().data_received(self._without_upgrade(data) if self._in_headers else data)
         if self._in_headers and self._received > _MOST_HEADER_BYTES and not self.transport.is_closing():
             self._refuse(431, "headers_too_large", f"the headers are more than {_MOST_HEADER_BYTES} bytes")
+
+    def _without_upgrade(self, data: bytes) -> bytes:
+        """Hide an offer to upgrade (Java's client makes one for HTTP/2): the parser would take the body
+        that follows for the other protocol. A server is free to ignore the offer."""
+        end = data.find(b"\r\n\r\n")
+        if _UPGRADE.search(data, 0, end if end >= 0 else len(data)) is None:
+            return data
+        cut = end if end >= 0 else len(data)
+        return _UPGRADE.sub(b"\r\nx-not-upgraded:", data[:cut]) + data[cut:]
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The offer came in pieces: what follows cannot be read as HTTP any more.
+        self._refuse(400, "upgrade", "this server speaks HTTP/1.1 alone")
 
     def on_message_begin(self) -> None:
         if not self._in_headers:

@@ -120,6 +120,29 @@ def test_two_requests_in_one_packet(live: Served) -> None:
     assert text.count(b"HTTP/1.1 200 OK") == 2
 
 
+def test_an_offer_to_upgrade_is_ignored(live: Served) -> None:
+    offer = {
+        "connection": "Upgrade, HTTP2-Settings",
+        "upgrade": "h2c",
+        "http2-settings": "AAEAAEAAAAIAAAABAAMAAABk",
+    }
+    answer = live.predict(image(), headers=offer)
+    assert (answer.status_code, answer.json()["label"]) == (200, "a-red")
+    with raw(live) as stream:
+        stream.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUp")
+        stream.sendall(b"grade: h2c\r\nContent-Length: 9\r\n\r\n123456789")
+        assert stream.recv(4096).startswith(b"HTTP/1.1 4")
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET /model\xff HTTP/1.1", b"GET http://a:b/model HTTP/1.1", b"OPTIONS * HTTP/1.1"]
+)
+def test_odd_requests_are_4xx(live: Served, request_line: bytes) -> None:
+    with raw(live) as stream:
+        stream.sendall(request_line + b"\r\nHost: [\r\n\r\n")
+        assert stream.recv(4096).startswith(b"HTTP/1.1 4")
+
+
 def test_a_full_queue_says_so_before_the_body(workspace: Workspace, serve: Callable[..., Served]) -> None:
     point(workspace, "asis", make_release(workspace))
     served = serve(workspace, "servers.queue=2")
