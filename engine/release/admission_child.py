@@ -41,7 +41,7 @@ def main() -> None:
     isolated = sandbox.enter(int(sys.argv[2]), job["cpu_s"], job["file_bytes"])
     folder = job_path.parent
     try:
-        result = _admit(job, folder)
+        result = check_and_convert(job, folder)
     except Refusal as refusal:
         result = {
             "ok": False,
@@ -56,7 +56,15 @@ def main() -> None:
     scratch.rename(folder / "result.json")
 
 
-def _admit(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+def check_and_convert(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Put `job["checkpoint"]` through every check in order and write the release's two files into `folder`.
+
+    Returns:
+        The release's facts: architecture, classes, preprocess, parameters, notes, origin.
+
+    Raises:
+        Refusal: the first check that it fails.
+    """
     path = Path(job["checkpoint"])
     check_container(path)
     notes: list[str] = []
@@ -122,7 +130,7 @@ def _refuse_globals(names: list[str]) -> Refusal:
             "do not open it elsewhere; find out who wrote it",
             dangerous=True,
         )
-    if any(not name.startswith(_HARMLESS) for name in names):
+    if any(name.startswith("torch.nn.") or not name.startswith(_HARMLESS) for name in names):
         hint = f"save the weights, not the whole object: {_SAVE_STATE}"
     else:
         hint = f"{_ONLY_DATA}, for instance vars(args) for a namespace and float(x) for a numpy number"

@@ -1,0 +1,46 @@
+"""One admitted workspace for the whole room: converting a checkpoint takes seconds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.config import Settings, load_settings
+from engine.release.deploy import deploy_checkpoint
+from engine.store.workspace import Workspace
+from tests.release import checkpoints
+
+
+@pytest.fixture(scope="session")
+def admitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A workspace that admitted and deployed two checkpoints (the second is on TO-BE), and their files."""
+    root = tmp_path_factory.mktemp("admitted")
+    workspace = Workspace(root / "workspace")
+    settings = load_settings(None, workspace.root).settings
+    first = checkpoints.save(root / "checkpoints_cycle1" / "best_model_cycle1.pth", checkpoints.content(1))
+    second = checkpoints.save(root / "checkpoints_cycle2" / "best_model_cycle2.pth", checkpoints.content(2))
+    for cycle, path in ((1, first), (2, second)):
+        deploy_checkpoint(workspace, settings, path, name=path.name, cycle=cycle)
+    return workspace.root, first, second
+
+
+@pytest.fixture
+def used(admitted: tuple[Path, Path, Path], workspace: Workspace) -> tuple[Workspace, Path, Path]:
+    """A copy of it in the test's own workspace: two releases, the second one on TO-BE."""
+    root, first, second = admitted
+    shutil.copytree(root, workspace.root)
+    return workspace, first, second
+
+
+@pytest.fixture
+def settings(workspace: Workspace, config: Path) -> Settings:
+    return load_settings(config, workspace.root).settings
+
+
+@pytest.fixture
+def settings_with(workspace: Workspace, config: Path) -> Callable[..., Settings]:
+    """Settings of the test's config with overrides: `settings_with("source.model=litecnn")`."""
+    return lambda *overrides: load_settings(config, workspace.root, overrides).settings

@@ -1,0 +1,417 @@
+"""What is admitted, what is refused with which words, and that nothing of a refused file is run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load as load_safetensors
+
+from engine.config import Settings
+from engine.errors import Failed, UnderstudyError, UsageError
+from engine.release import child
+from engine.release.admission_child import check_and_convert
+from engine.release.admit import Rejected, admit, refusal
+from engine.release.bundle import Release, read_release
+from engine.release.refusal import Refusal
+from engine.release.slots import open_slot
+from engine.store.events import read_events
+from engine.store.files import digest_file
+from engine.store.workspace import Workspace
+from engine.tasks.images.models import build_model
+from engine.tasks.images.preprocess import Preprocess
+from tests.release.checkpoints import (
+    CLASSES,
+    SETTINGS,
+    SIDE,
+    Touch,
+    card,
+    content,
+    flip_byte_of_a_tensor,
+    save,
+    weights,
+)
+from tests.release.factories import found_by
+
+
+def give(workspace: Workspace, settings: Settings, path: Path, **options: Any) -> Release:
+    options = {"name": path.name, "cycle": None, "expect_classes": None, **options}
+    return admit(workspace, settings, path, **options)
+
+
+def refused(workspace: Workspace, settings: Settings, path: Path, **options: Any) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        give(workspace, settings, path, **options)
+    error = caught.value
+    assert (error.exit_code, error.kind) == (1, "rejected")
+    assert error.message.startswith(path.name)
+    assert error.hint
+    assert str(workspace.root) not in str(error)
+    assert not list(workspace.releases.glob("*.release"))
+    assert not list(workspace.incoming.glob("*"))
+    return error
+
+
+def job_for(path: Path, **fields: Any) -> dict[str, Any]:
+    """What the child is told, for checks in this process: importing torch anew takes seconds."""
+    source = dict.fromkeys(("model", "classes", "img_size", "mean", "std"))
+    return {"checkpoint": str(path), "source": source, "trusted": [], "expect_classes": None, **fields}
+
+
+def test_a_release_answers_as_the_checkpoint_did(used: tuple[Workspace, Path, Path]) -> None:
+    workspace, _, second = used
+    release = open_slot(workspace, "tobe")
+    assert release is not None
+    manifest = release.manifest
+    assert manifest.classes == CLASSES
+    assert manifest.input == {"name": "image", "dtype": "FP32", "shape": [-1, 3, SIDE, SIDE]}
+    digest = digest_file(second)
+    origin = manifest.checkpoint
+    assert (origin.sha256, origin.md5, origin.bytes) == (digest.sha256, digest.md5, digest.bytes)
+    assert (origin.cycle, origin.epoch, origin.accuracy, origin.loss) == (2, 3, 0.9, 0.25)
+
+    net = build_model("litecnn", len(CLASSES), settings=SETTINGS).eval()
+    net.load_state_dict(load_safetensors(release.weights()))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE, 3)).astype(np.uint8)
+    images = Preprocess.from_dict(manifest.preprocess).normalize(pixels)
+    with torch.inference_mode():
+        wanted = torch.softmax(net(torch.from_numpy(images)), 1).numpy()
+    session = onnxruntime.InferenceSession(release.onnx(), providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[0].name == "probabilities"
+    answers = session.run(None, {"image": images})[0]
+    assert np.abs(answers - wanted).max() < 1e-5
+
+
+def test_equal_checkpoints_give_equal_bytes_without_a_trace_of_the_machine(
+    used: tuple[Workspace, Path, Path], tmp_path: Path
+) -> None:
+    workspace, _, second = used
+    before = open_slot(workspace, "tobe")
+    assert before is not None
+    folder = tmp_path / "another" / "place"
+    folder.mkdir(parents=True)
+    check_and_convert(job_for(second), folder)
+    assert (folder / "model.onnx").read_bytes() == before.onnx()
+    assert (folder / "weights.safetensors").read_bytes() == before.weights()
+    raw = before.path.read_bytes()
+    for word in (b".py", b"site-packages", str(workspace.root).encode(), b"admission", str(Path.cwd()).encode()):
+        assert word not in raw
+    model = onnx.load_from_string(before.onnx())
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+def test_the_same_bytes_are_converted_once(used: tuple[Workspace, Path, Path], settings: Settings) -> None:
+    workspace, first, _ = used
+    identity = next(
+        path.stem
+        for path in workspace.releases.glob("*.release")
+        if read_release(path).manifest.checkpoint.cycle == 2
+    )
+    made = {path: path.stat().st_mtime_ns for path in workspace.releases.iterdir()}
+    release = give(workspace, settings, first)
+    assert {path: path.stat().st_mtime_ns for path in workspace.releases.iterdir()} == made
+    assert len(identity) == len(release.id) == 64
+
+
+def test_a_damaged_release_is_made_again_under_the_same_name(
+    used: tuple[Workspace, Path, Path], settings: Settings
+) -> None:
+    workspace, _, second = used
+    release = give(workspace, settings, second)
+    release.path.write_bytes(release.path.read_bytes()[:-1])
+    assert give(workspace, settings, second).id == release.id
+    assert read_release(release.path, expect=release.id)
+
+
+def test_the_teams_own_file_is_made_of_what_the_settings_say(
+    workspace: Workspace, settings_with: Callable[..., Settings], tmp_path: Path
+) -> None:
+    state = weights(5, widths=[32, 64, 128, 256])
+    prefixed = {f"module.{k}": v.half() if v.is_floating_point() else v for k, v in state.items()}
+    path = save(tmp_path / "best_model.pth", {"model_state_dict": prefixed, "accuracy": 87.2, "epoch": 12})
+    error = refused(workspace, settings_with("source.model=litecnn"), path)
+    assert error.check == "settings"
+    for key in ("source.classes", "source.img_size", "source.mean", "source.std"):
+        assert key in str(error)
+    assert "source.model" not in error.message
+    complete = settings_with(
+        "source.model=litecnn",
+        "source.classes=cat,dog,owl",
+        f"source.img_size={SIDE}",
+        "source.mean=0.5,0.5,0.5",
+        "source.std=0.5,0.5,0.5",
+    )
+    notes: list[str] = []
+    release = give(workspace, complete, path, cycle=7, notes=notes)
+    assert release.manifest.checkpoint.cycle == 7
+    assert release.manifest.checkpoint.accuracy == pytest.approx(0.872)
+    assert "DataParallel" in notes[0]
+
+
+def test_a_factory_of_ones_own_only_where_the_settings_trust_it(tmp_path: Path) -> None:
+    factory = "engine.tasks.images.models:litecnn"
+    own = card(architecture={"name": factory, "settings": SETTINGS})
+    path = save(tmp_path / "own.pth", content(understudy=own))
+    with pytest.raises(Refusal) as caught:
+        check_and_convert(job_for(path, trusted=["another:factory", None]), tmp_path)
+    assert caught.value.check == "architecture"
+    assert f'source.model = "{factory}"' in caught.value.hint
+    made = check_and_convert(job_for(path, trusted=[factory]), tmp_path)
+    assert made["architecture"]["name"] == factory
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "text": (lambda p: p.write_text("epoch 3, accuracy 87%\n" * 40), "container", "text file"),
+    "lfs": (
+        lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid x\n"),
+        "container",
+        "git lfs pull",
+    ),
+    "zeros": (lambda p: p.write_bytes(b"\0" * 9000), "container", "zeros"),
+    "noise": (lambda p: p.write_bytes(bytes(range(256)) * 9), "container", "not a torch checkpoint"),
+    "empty": (lambda p: p.write_bytes(b""), "file", "empty"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "container", "plain pickle"),
+    "legacy": (
+        lambda p: save(p, content(), _use_new_zipfile_serialization=False),
+        "container",
+        "torch 1.6",
+    ),
+    "script": (lambda p: torch.jit.script(torch.nn.Linear(2, 2)).save(p), "container", "program"),
+    "truncated": (lambda p: p.write_bytes(save(p, content()).read_bytes()[:-5000]), "container", "truncated"),
+    "half": (lambda p: p.write_bytes(save(p, content()).read_bytes()[:3000]), "container", "truncated"),
+    "flipped": (lambda p: flip_byte_of_a_tensor(save(p, content())), "crc", "checksum"),
+    "namespace": (lambda p: save(p, content(args=argparse.Namespace(lr=1))), "pickle", "argparse.Namespace"),
+    "numpy": (lambda p: save(p, content(accuracy=np.float64(0.9))), "pickle", "float(x)"),
+    "whole model": (lambda p: save(p, {"model_state_dict": torch.nn.Linear(2, 2)}), "pickle", "state_dict()"),
+}
+
+WRONG: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "bare": (lambda p: save(p, weights()), "content", "bare state dict"),
+    "list": (lambda p: save(p, [1, 2]), "content", "not a dict"),
+    "no tensors": (lambda p: save(p, content(model_state_dict={"a": "b"})), "content", "not a tensor"),
+    "stretched": (
+        lambda p: save(p, content(model_state_dict={"a": torch.zeros(1).expand(10**12)})),
+        "content",
+        "larger than its data",
+    ),
+    "bad card": (
+        lambda p: save(p, content(understudy=card(classes=["cat", "cat", "owl"]))),
+        "card",
+        "named twice",
+    ),
+    "nan": (
+        lambda p: save(p, content(model_state_dict=weights() | {"head.bias": torch.tensor([0, float("nan"), 0])})),
+        "finite",
+        "NaN in 'head.bias'",
+    ),
+    "inf": (
+        lambda p: save(p, content(model_state_dict=weights() | {"head.bias": torch.tensor([0, float("inf"), 0])})),
+        "finite",
+        "Inf in 'head.bias'",
+    ),
+    "other shapes": (
+        lambda p: save(p, content(model_state_dict=weights(widths=[8, 24], depths=[1, 1]))),
+        "shapes",
+        "does not fit litecnn",
+    ),
+    "class count": (
+        lambda p: save(p, content(model_state_dict=weights(classes=5))),
+        "shapes",
+        "answers 5 classes",
+    ),
+    "unknown net": (
+        lambda p: save(p, content(understudy=card(architecture={"name": "litecn", "settings": {}}))),
+        "architecture",
+        "litecn",
+    ),
+    "dead": (
+        lambda p: save(p, content(model_state_dict={k: v * 0 for k, v in weights().items()})),
+        "golden",
+        "same to every image",
+    ),
+    "overflowing": (
+        lambda p: save(
+            p,
+            content(
+                model_state_dict={k: v * 1e30 if v.dtype.is_floating_point else v for k, v in weights().items()}
+            ),
+        ),
+        "golden",
+        "NaN or Inf",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_checkpoint_is_refused_with_its_reason(
+    name: str, workspace: Workspace, settings: Settings, tmp_path: Path
+) -> None:
+    make, check, words = BROKEN[name]
+    path = tmp_path / "best_model.pth"
+    make(path)
+    error = refused(workspace, settings, path)
+    assert error.check == check, error
+    assert words in str(error)
+    assert error.dangerous is False
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_content_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
+    make, check, words = WRONG[name]
+    path = tmp_path / "best_model.pth"
+    make(path)
+    with pytest.raises(Refusal) as caught:
+        check_and_convert(job_for(path), tmp_path)
+    assert caught.value.check == check, caught.value
+    assert words in f"{caught.value.message}: {caught.value.hint}"
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_hostile_pickle_is_refused_unexecuted_with_a_critical_alert(
+    workspace: Workspace, settings: Settings, tmp_path: Path
+) -> None:
+    mark = tmp_path / "owned"
+    path = save(tmp_path / "best_model.pth", content(payload=Touch(mark)))
+    error = refused(workspace, settings, path)
+    assert error.dangerous
+    assert error.news
+    assert "posix.system" in error.message
+    assert "not executed" in error.message
+    again = refused(workspace, settings, path)
+    assert again.dangerous
+    assert not again.news
+    assert not mark.exists()
+    events = read_events(workspace)
+    assert [event["kind"] for event in events] == ["refused", "alert"], "once a hash"
+    assert events[1]["detail"]["severity"] == "critical"
+    assert events[0]["detail"]["sha256"] == digest_file(path).sha256
+
+
+def test_a_refusal_is_remembered_until_what_mattered_changes(
+    workspace: Workspace, settings_with: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "best_model.pth"
+    path.write_text("no checkpoint")
+    sha256 = digest_file(path).sha256
+    assert refusal(workspace, settings_with(), sha256) is None
+    refused(workspace, settings_with(), path)
+    why = refusal(workspace, settings_with(), sha256)
+    assert why is not None
+    assert "text file" in why
+    monkeypatch.setattr("engine.release.admit.run_child", lambda *_: pytest.fail("opened again"))
+    refused(workspace, settings_with(), path)
+    assert refusal(workspace, settings_with("source.img_size=64"), sha256) is None
+    assert len(read_events(workspace)) == 1
+
+
+def test_links_and_pipes(workspace: Workspace, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "here").mkdir()
+    outside = save(tmp_path / "elsewhere" / "model.pth", content())
+    link = tmp_path / "here" / "best_model.pth"
+    link.symlink_to(outside)
+    assert str(outside) in refused(workspace, settings, link).hint
+    dangling = tmp_path / "here" / "dangling.pth"
+    dangling.symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError):
+        give(workspace, settings, dangling)
+    pipe = tmp_path / "pipe.pth"
+    os.mkfifo(pipe)
+    assert "regular file" in refused(workspace, settings, pipe).message
+    with pytest.raises(UsageError, match="folder"):
+        give(workspace, settings, tmp_path)
+
+
+def test_other_classes_than_expected(used: tuple[Workspace, Path, Path], settings: Settings) -> None:
+    workspace, first, _ = used
+
+    def why(expected: list[str]) -> str:
+        with pytest.raises(Rejected) as caught:
+            give(workspace, settings, first, expect_classes=expected)
+        assert caught.value.check == "classes"
+        assert "--new-classes" in caught.value.hint
+        return caught.value.message
+
+    assert "another order: number 0 is 'cat', in AS-IS 'dog'" in why(["dog", "cat", "owl"])
+    assert "has 3 classes, AS-IS has 2" in why(["cat", "dog"])
+    assert "number 2 is 'owl', in AS-IS 'fox'" in why(["cat", "dog", "fox"])
+    assert give(workspace, settings, first, expect_classes=CLASSES).manifest.new_classes_reason is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (replace(child.LIMITS, wall_s=0.2), "longer than"),
+        (replace(child.LIMITS, memory_bytes=40_000_000, memory_per_byte=0), "of memory"),
+        (replace(child.LIMITS, cpu_s=1), "SIG"),
+    ],
+)
+def test_limits_end_the_child_and_are_not_held_against_the_file(
+    limits: child.Limits,
+    said: str,
+    workspace: Workspace,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = save(tmp_path / "best_model.pth", content())
+    monkeypatch.setattr("engine.release.child.LIMITS", limits)
+    with pytest.raises(Failed, match=said) as caught:
+        give(workspace, settings, path)
+    assert caught.value.kind in ("limits", "crashed")
+    assert refusal(workspace, settings, digest_file(path).sha256) is None
+    assert not list(workspace.incoming.glob("*"))
+    assert read_events(workspace) == []
+
+
+def test_what_a_killed_admission_left_is_swept(
+    used: tuple[Workspace, Path, Path], settings: Settings, tmp_path: Path
+) -> None:
+    workspace, first, _ = used
+    left = workspace.incoming / "admission-dead"
+    left.mkdir(parents=True)
+    (left / "checkpoint.pth").write_bytes(b"half")
+    part = workspace.releases / "..making-1.part.x.part"
+    part.write_bytes(b"half")
+    give(workspace, settings, first)
+    assert not left.exists()
+    assert not part.exists()
+
+
+def test_the_child_has_no_network(workspace: Workspace, settings: Settings, tmp_path: Path) -> None:
+    """A factory of our own looks for a way out; where the host forbids namespaces there is nothing to test."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rn", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this host does not let a process leave the network")
+    own = card(architecture={"name": "tests.release.factories:looks_for_a_network", "settings": {}})
+    path = save(tmp_path / "own.pth", content(understudy=own))
+    trusting = settings.model_copy(
+        update={"source": settings.source.model_copy(update={"model": own["architecture"]["name"]})}
+    )
+    with pytest.raises(UnderstudyError):
+        give(workspace, trusting, path)
+    found = found_by(os.getpid())
+    interfaces = found.read_text().split()
+    found.unlink()
+    assert interfaces == ["lo"]
+
+
+def test_a_second_look_is_quick(used: tuple[Workspace, Path, Path], settings: Settings) -> None:
+    workspace, first, _ = used
+    started = time.process_time()
+    give(workspace, settings, first)
+    assert time.process_time() - started < 1.0, "nothing is converted again"
