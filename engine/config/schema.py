@@ -131,6 +131,7 @@ class Host(Section):
     port: Port = 22
     key: Path | None = None
     known_hosts: Path | None = None
+    engine: str | None = None  # None: understudy-engine on the PATH there, if it is installed
 
 
 class Export(Section):

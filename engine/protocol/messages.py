@@ -82,7 +82,8 @@ class Slot:
     """One slot. The pointer says what it should serve; `requests` to `started_at` are the server's words.
 
     `checked_accuracy` is what the last comparison measured for this very release, `accuracy` what its
-    checkpoint claims. `problem` says why the pointer's release is not served.
+    checkpoint claims. `serving` is the release that the server answers with, should it be another one;
+    `problem` says why the pointer's release is not served.
     """
 
     port: int
@@ -98,6 +99,7 @@ class Slot:
     architecture: str | None = None
     precision: str | None = None
     since: str | None = None
+    serving: str | None = None
     requests: int | None = None
     requests_per_s: float | None = None
     errors: int | None = None
@@ -280,10 +282,11 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differing:
-    """An image on which the slots disagree; `path` lies on the comparing host."""
+    """An image on which the slots disagree, by its hash; `path`, where known, lies on the comparing host."""
 
-    path: str
     label: str
+    sha256: str | None = None
+    path: str | None = None
     asis: str | None = None
     tobe: str | None = None
 
