@@ -1,0 +1,331 @@
+"""Promotion behind the gate and back again, through the command line, on real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.compare import records
+from engine.config import Settings, load_settings
+from engine.release.bundle import Release, read_release
+from engine.release.journal import slots_lock, taken_down
+from engine.release.slots import open_slot, pointer_path, read_pointer
+from engine.store.clock import timestamp
+from engine.store.events import read_events, verify_events
+from engine.store.files import sha256_file
+from engine.store.locks import hold
+from engine.store.workspace import Workspace
+from tests.conftest import PROJECT, Result
+from tests.release.bundles import make_release, put
+
+Engine = Callable[..., Result]
+
+
+@pytest.fixture
+def pair(workspace: Workspace) -> tuple[Release, Release]:
+    """AS-IS holds the first release, TO-BE the second."""
+    old, new = make_release(workspace, "old"), make_release(workspace, "new", cycle=2, accuracy=0.98)
+    put(workspace, "asis", old)
+    put(workspace, "tobe", new)
+    return old, new
+
+
+@pytest.fixture
+def port(config: Path) -> int:
+    return load_settings(config).settings.port("asis")
+
+
+def compare(workspace: Workspace, pair: tuple[Release, Release], *, tobe_only: int, asis_only: int) -> int:
+    """A comparison of the two releases on 400 images, written as `ab` writes it."""
+    with hold(workspace.lock("compare"), "ab"):
+        identity = records.next_id(workspace)
+        cells = [("x", "cat")] * tobe_only + [("cat", "x")] * asis_only
+        cells += [("cat", "cat")] * (400 - len(cells))
+        rows: list[list[str | None]] = [[f"{i:064x}", "cat", asis, tobe] for i, (asis, tobe) in enumerate(cells)]
+        both = 400 - tobe_only - asis_only
+        sides = {
+            slot: {"release": release.id, "errors": 0, "correct": both + own}
+            for slot, release, own in (("asis", pair[0], asis_only), ("tobe", pair[1], tobe_only))
+        }
+        summary = {
+            "id": identity,
+            "at": timestamp(),
+            "n": 400,
+            "data_key": "test",
+            "status": "completed",
+            "available": 400,
+            "reason": "",
+            **sides,
+        }
+        records.store(workspace, summary, rows)
+    return identity
+
+
+def state(workspace: Workspace) -> dict[str, bytes]:
+    """Everything that a refusal must leave as it is."""
+    folders = (workspace.slots, workspace.backups, workspace.releases)
+    files = [path for folder in folders for path in folder.glob("*")] + [workspace.events]
+    return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+
+def test_the_gate_opens_on_evidence_and_closes_after_a_rollback(
+    engine: Engine, workspace: Workspace, pair: tuple[Release, Release], port: int
+) -> None:
+    old, new = pair
+    closed = engine("promote", "--json")
+    assert closed.code == 3
+    assert closed.json["promoted"] is False
+    assert "ab" in closed.json["reason"]
+    identity = compare(workspace, pair, tobe_only=40, asis_only=5)
+
+    before = state(workspace)
+    dry = engine("promote", "--dry-run", "--json")
+    assert dry.code == 0, dry.err
+    assert (dry.json["promoted"], dry.json["dry_run"]) == (False, True)
+    assert dry.json["backup"].startswith(f"model_{port}_backup_")
+    assert state(workspace) == before
+
+    done = engine("promote", "--json")
+    assert done.code == 0, done.err
+    result = done.json
+    assert (result["promoted"], result["forced"], result["ab"]) == (True, False, identity)
+    assert (result["from"], result["to"]) == (old.id, new.id)
+    assert "TO-BE is better" in result["reason"]
+    for slot in ("asis", "tobe"):
+        held = open_slot(workspace, slot)
+        assert held is not None
+        assert held.id == new.id, "TO-BE keeps its release"
+    assert sha256_file(workspace.backups / result["backup"]) == old.id
+    assert engine("promote").code == 3, "both slots hold the same release"
+
+    listed = engine("rollback", "--json").json["backups"]
+    assert [(entry["name"], entry["release"], entry["verified"]) for entry in listed] == [
+        (result["backup"], old.id, True)
+    ]
+    assert (listed[0]["cycle"], listed[0]["accuracy"]) == (1, 0.9)
+    assert set(listed[0]) >= {"name", "release", "cycle", "accuracy", "at", "bytes", "verified"}
+
+    back = engine("rollback", result["backup"], "--json")
+    assert back.code == 0, back.err
+    assert (back.json["restored"], back.json["from"], back.json["backup"]) == (old.id, new.id, result["backup"])
+    assert sha256_file(workspace.backups / back.json["backup_made"]) == new.id
+    again = engine("rollback", result["backup"], "--json")
+    assert (again.code, again.json["changed"], again.json["backup_made"]) == (0, False, None)
+    assert list(taken_down(workspace)) == [new.id]
+    refused = engine("promote", "--json")
+    assert refused.code == 3
+    assert "rolled back" in refused.json["reason"]
+    compare(workspace, pair, tobe_only=40, asis_only=5)
+    assert engine("promote", "--json").json["promoted"] is True
+
+    kinds = [event["kind"] for event in read_events(workspace)]
+    assert kinds.count("promoted") == 3
+    assert kinds.count("rolled_back") == 1
+    promoted = [event["detail"] for event in read_events(workspace) if event["kind"] == "promoted"][1]
+    assert (promoted["ab"], promoted["forced"], promoted["backup"]) == (identity, False, result["backup"])
+    assert promoted["transaction"]
+    assert verify_events(workspace) is None
+
+
+def test_people_are_told_from_to_and_how_to_undo(
+    engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
+) -> None:
+    done = engine("promote", "--force", "--reason", "the old one is broken")
+    name = next(workspace.backups.iterdir()).name
+    assert done.out.splitlines()[-1] == f"undo:   python -m engine rollback {name}"
+    assert f"from {pair[0].id[:8]} to {pair[1].id[:8]} (cycle 2, accuracy 98.00%)" in done.out
+    assert "forced: the old one is broken" in done.out
+    assert name in engine("rollback").out
+    assert engine("rollback", name.removesuffix(".bin")).code == 0
+
+
+def test_force_needs_a_reason_and_skips_no_safety_check(
+    engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
+) -> None:
+    before = state(workspace)
+    force = ("promote", "--force", "--reason", "now", "--json")
+    assert engine("promote", "--force").code == 2
+    assert engine("promote", "--force", "--reason", "  ").code == 2
+    new = pair[1].path
+    raw = new.read_bytes()
+    new.write_bytes(raw[:-2] + b"xx")
+    damaged = engine(*force)
+    assert (damaged.code, damaged.json["error"]["kind"]) == (1, "damaged")
+    new.unlink()
+    assert engine(*force).code == 1
+    new.write_bytes(raw)
+    assert state(workspace) == before
+
+    assert engine("reject", pair[1].id[:10], "--json").json["rejected"] == pair[1].id
+    rejected = engine(*force)
+    assert rejected.code == 3
+    assert rejected.json["promoted"] is False
+    assert "rejected" in rejected.json["reason"]
+    assert engine("reject", "ffffffff").code == 2
+
+
+def test_a_damaged_production_file_is_not_promoted_over_but_can_be_rolled_back(
+    engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
+) -> None:
+    good = engine("promote", "--force", "--reason", "x", "--json").json["backup"]
+    put(workspace, "tobe", make_release(workspace, "third", cycle=3))
+    pair[1].path.write_bytes(b"damaged")
+    assert engine("promote", "--force", "--reason", "x").code == 1
+    done = engine("rollback", good, "--json")
+    assert done.code == 0, done.err
+    assert done.json["backup_made"] is None
+    assert "could not be backed up" in done.json["note"]
+    pointer_path(workspace, "asis").write_text("{")
+    assert engine("promote", "--force", "--reason", "x").code == 1
+    assert engine("rollback", good, "--json").json["restored"] == pair[0].id
+    assert read_pointer(workspace, "asis")
+
+
+def test_an_empty_production_slot(engine: Engine, workspace: Workspace) -> None:
+    put(workspace, "tobe", make_release(workspace, "first"))
+    refused = engine("promote", "--json")
+    assert (refused.code, refused.json["from"], refused.json["backup"]) == (3, None, None)
+    done = engine("promote", "--force", "--reason", "nothing to compare with", "--json")
+    assert (done.code, done.json["backup"], done.json["forced"]) == (0, None, True)
+    assert not list(workspace.backups.glob("*"))
+
+
+@pytest.fixture
+def backup(workspace: Workspace, pair: tuple[Release, Release], port: int, config: Path) -> Path:
+    """AS-IS's first backup, of the old release; AS-IS holds the new one."""
+    from engine.release.promote import promote
+
+    settings: Settings = load_settings(config, workspace.root).settings
+    name = promote(workspace, settings, force=True, reason="test")["backup"]
+    return workspace.backups / name
+
+
+@pytest.mark.parametrize("how", ["altered", "truncated", "emptied", "swapped"])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_damaged_backup_is_refused_and_the_good_ones_are_listed(
+    how: str, forgotten: bool, engine: Engine, workspace: Workspace, backup: Path, pair: tuple[Release, Release]
+) -> None:
+    put(workspace, "tobe", make_release(workspace, "third", cycle=3))
+    good = engine("promote", "--force", "--reason", "x", "--json").json["backup"]
+    raw = backup.read_bytes()
+    if how == "altered":
+        backup.write_bytes(raw.replace(b"old", b"odd", 1))
+    elif how == "truncated":
+        backup.write_bytes(raw[:-10])
+    elif how == "emptied":
+        backup.write_bytes(b"")
+    else:
+        backup.write_bytes(pair[1].path.read_bytes())  # a whole release, but another one
+    if forgotten:  # the index and the release itself are gone: the log still knows
+        (workspace.state / "backups.json").unlink()
+        pair[0].path.unlink()
+    before = state(workspace)
+    result = engine("rollback", backup.name, "--json")
+    assert (result.code, result.json["error"]["kind"]) == (1, "damaged")
+    assert good in result.err
+    assert backup.name not in result.json["error"]["hint"]
+    assert state(workspace) == before
+    verified = {entry["name"]: entry["verified"] for entry in engine("rollback", "--json").json["backups"]}
+    assert verified == {good: True, backup.name: False}
+
+
+def test_a_backup_brings_its_release_back(
+    engine: Engine, workspace: Workspace, backup: Path, pair: tuple[Release, Release]
+) -> None:
+    pair[0].path.unlink()
+    assert engine("rollback", backup.name, "--json").json["restored"] == pair[0].id
+    assert read_release(pair[0].path, expect=pair[0].id)
+    assert backup.is_file()
+
+
+def test_names_that_are_no_backups(engine: Engine, workspace: Workspace, backup: Path, port: int) -> None:
+    outside = workspace.root / f"model_{port}_backup_20260101_000000.bin"
+    outside.write_bytes(backup.read_bytes())
+    link = workspace.backups / f"model_{port}_backup_20260101_000001.bin"
+    link.symlink_to(backup)
+    other = workspace.backups / "model_1_backup_20260101_000002.bin"
+    other.write_bytes(backup.read_bytes())
+    before = state(workspace)
+    for name in (
+        f"../{outside.name}",
+        str(backup),
+        f"../backups/{backup.name}",
+        link.name,
+        other.name,
+        f"model_{port}_backup_20260101_000003.bin",
+        "..",
+        "",
+        f"{backup.name}\n",
+    ):
+        result = engine("rollback", name, "--json")
+        assert (result.code, result.json["error"]["kind"]) == (2, "unknown_backup"), name
+        assert backup.name in result.json["error"]["hint"]
+    assert state(workspace) == before
+    assert [entry["name"] for entry in engine("rollback", "--json").json["backups"]] == [backup.name]
+
+
+def test_two_promotions_at_once(workspace: Workspace, pair: tuple[Release, Release], config: Path) -> None:
+    command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+    command += ["promote", "--force", "--reason", "x", "--json"]
+    children = [
+        subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    answers = [(child, *child.communicate(timeout=60)) for child in children]
+    codes = sorted(child.returncode for child, *_ in answers)
+    assert codes.count(0) == 1
+    assert set(codes) <= {0, 3, 4}, "done, nothing left to promote, or busy"
+    assert len(list(workspace.backups.iterdir())) == 1
+    assert sum(event["kind"] == "promoted" for event in read_events(workspace)) == 2
+    for child, out, _ in answers:
+        assert child.returncode != 4 or json.loads(out)["error"]["kind"] in ("busy", "comparing")
+
+
+def test_who_holds_the_slots_is_named_and_wait_waits(
+    engine: Engine, workspace: Workspace, backup: Path, config: Path
+) -> None:
+    with slots_lock(workspace, "promote"):
+        busy = engine("rollback", backup.name)
+        assert busy.code == 4
+        assert f"promote (pid {os.getpid()})" in busy.err
+        command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+        waiting = subprocess.Popen([*command, "rollback", backup.name, "--wait"], cwd=PROJECT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1)
+    assert waiting.wait(60) == 0
+
+
+def test_a_comparison_holds_up_a_promotion_but_never_a_rollback(
+    engine: Engine, workspace: Workspace, backup: Path
+) -> None:
+    put(workspace, "tobe", make_release(workspace, "third", cycle=3))
+    with hold(workspace.lock("compare"), "ab"):
+        busy = engine("promote", "--force", "--reason", "x", "--json")
+        assert (busy.code, busy.json["error"]["kind"]) == (4, "comparing")
+        assert engine("rollback", backup.name).code == 0
+
+
+def test_reading_verbs_leave_an_unfinished_change_to_the_next_one(
+    engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.release.crash_child",
+        str(workspace.root),
+        "promote",
+        "before",
+        "prepare",
+    ]
+    subprocess.run(command, cwd=PROJECT, check=False)
+    assert workspace.journal.exists()
+    assert engine("rollback", "--json").json["backups"] == []
+    done = engine("promote", "--force", "--reason", "again", "--json")
+    assert done.code == 0
+    assert [path.name for path in workspace.backups.iterdir()] == [done.json["backup"]]
