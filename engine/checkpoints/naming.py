@@ -126,7 +126,8 @@ def choose(entries: Iterable[Entry], now: float) -> Choice:
             )
     choice.candidates = combined + ordered
     choice.skipped += [
-        {"path": item.path, "reason": _behind(item, choice.candidates[0], now)} for item in choice.candidates[1:]
+        {"path": item.path, "reason": item.problem or _behind(item, choice.candidates[0], now)}
+        for item in choice.candidates[1:]
     ]
     return choice
 

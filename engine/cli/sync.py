@@ -9,6 +9,7 @@ import click
 
 from engine.cli.verb import Session, Verb
 from engine.errors import UnderstudyError, UsageError
+from engine.sync.sync import NothingAdmissible
 from engine.sync.sync import sync as look
 
 
@@ -18,14 +19,15 @@ from engine.sync.sync import sync as look
 @click.option("--wait", is_flag=True, help="Wait for another sync instead of failing.")
 def sync(session: Session, dry_run: bool, watch: bool, wait: bool) -> None:
     """Look at the source; take a changed best checkpoint, checked, to TO-BE."""
+    port = session.settings.port("tobe")
     if not watch:
-        session.emit(_once(session, dry_run, wait), _text)
+        session.emit(_once(session, dry_run, wait), lambda result: _text(result, port))
         return
     pause_s = session.settings.source.poll_minutes * 60
     while True:
         began = time.monotonic()
         try:
-            session.emit(_once(session, dry_run, wait), _text)
+            session.emit(_once(session, dry_run, wait), lambda result: _text(result, port))
         except UsageError:
             raise
         except UnderstudyError as error:
@@ -44,7 +46,10 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
             say=session.say,
             alert=lambda subject, text, fix: news.append((subject, text, fix)),
         )
-    except UnderstudyError:
+    except UnderstudyError as error:
+        if isinstance(error, NothingAdmissible):
+            for item in error.payload["skipped"]:
+                session.say(_skipped(item))
         _notify(session, news, None)
         raise
     _notify(session, news, result if result["deployed"] else None)
@@ -61,11 +66,7 @@ def _notify(session: Session, news: list[tuple[str, str, str]], result: dict[str
     if result is not None:
         texts.append(("deployed", _deployed_message(session, result)))
     for kind, text in texts:
-        sent = notify(session.workspace, session.settings, kind, text)
-        if sent.get("note"):
-            session.say(sent["note"])
-        for failure in sent["failed"]:
-            session.say(f"the message did not reach {failure['channel']}: {failure['reason']}")
+        notify(session.workspace, session.settings, kind, text)
 
 
 def _deployed_message(session: Session, result: dict[str, Any]) -> str:
@@ -86,17 +87,16 @@ def _deployed_message(session: Session, result: dict[str, Any]) -> str:
     )
 
 
-def _text(result: dict[str, Any]) -> str:
+def _text(result: dict[str, Any], port: int) -> str:
     candidate = result["candidate"]
-    lines = [f"passed over  {item['path']}: {item['reason']}" for item in result["skipped"]]
+    lines = [_skipped(item) for item in result["skipped"]]
     if candidate is None:
         return "\n".join([*lines, "nothing there to take"])
     cycle = f"cycle {candidate['cycle']}" if candidate["cycle"] is not None else "combined"
     what = f"{candidate['path']} ({cycle}, {candidate['sha256'][:8]}, {candidate['bytes'] / 1e6:.1f} MB)"
     if result["deployed"]:
-        lines.append(
-            f"deployed to TO-BE: {what} as release {result['release'][:8]} in {result['seconds_s']:.1f} s"
-        )
+        lines.append(f"deployed to TO-BE ({port}): {what}")
+        lines.append(f"release {result['release'][:8]}, in {result['seconds_s']:.1f} s")
     elif not result["changed"]:
         lines.append(f"nothing new: {what}")
     elif any(item["path"] == candidate["path"] for item in result["skipped"]):
@@ -104,3 +104,7 @@ def _text(result: dict[str, Any]) -> str:
     else:
         lines.append(f"would be taken: {what}")
     return "\n".join(lines)
+
+
+def _skipped(item: dict[str, str]) -> str:
+    return f"passed over: {item['path']}: {item['reason']}"

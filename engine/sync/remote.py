@@ -24,6 +24,7 @@ from engine.sync.ssh import account, connect
 T = TypeVar("T")
 
 _TRIES = 4
+_STALLS = 2  # each costs a whole idle time-out
 _BACKOFF_S = 0.25
 _SLOWEST_HASH = 20e6  # bytes a second that a server is trusted to hash, above the idle time-out
 _FOLDERS_AT_ONCE = 8
@@ -81,11 +82,12 @@ class RemoteSource:
 
     async def _persist(self, work: Callable[[asyncssh.SFTPClient], Awaitable[T]]) -> T:
         """Do the work, again over a new connection with growing pauses when the old one breaks or stalls."""
-        problem = ""
+        problem, stalls, attempts = "", 0, 0
         had_one = self._connection is not None
-        for attempt in range(_TRIES):
-            if attempt:
-                await asyncio.sleep(_BACKOFF_S * 2 ** (attempt - 1))
+        while attempts < _TRIES and stalls < _STALLS:
+            if attempts:
+                await asyncio.sleep(_BACKOFF_S * 2 ** (attempts - 1))
+            attempts += 1
             try:
                 files = await self._connected()
             except Unreachable as error:
@@ -97,12 +99,12 @@ class RemoteSource:
             try:
                 return await work(files)
             except TimeoutError:
-                problem = f"nothing came for {self._place.timeout_s:g} s"
+                problem, stalls = f"nothing came for {self._place.timeout_s:g} s", stalls + 1
             except _BROKEN as error:
                 problem = str(error) or "connection lost"
             await self._drop()
         raise Unreachable(
-            f"the connection to {account(self._place)} broke off {_TRIES} times ({problem})",
+            f"the connection to {account(self._place)} broke off {attempts} times ({problem})",
             "check the network; what was fetched is kept, and the next look goes on from there",
         )
 
@@ -118,7 +120,7 @@ class RemoteSource:
         except (TimeoutError, *_BROKEN) as error:
             await self._drop()
             raise Unreachable(
-                f"{account(self._place)} stopped answering after the login ({error or 'time-out'})",
+                f"{account(self._place)} stopped answering after the login ({str(error) or 'time-out'})",
                 "check the host's load and network",
             ) from None
         except (asyncssh.ChannelOpenError, asyncssh.SFTPError) as error:

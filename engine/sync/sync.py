@@ -92,16 +92,12 @@ class _Look:
         workspace: Workspace,
         settings: Settings,
         dry_run: bool,
+        wait: bool,
         say: Callable[[str], None],
-        alert: Callable[[str], None],
+        alert: Callable[[str, str, str], None],
     ) -> None:
-        self.workspace, self.settings, self.dry_run, self.say, self.alert = (
-            workspace,
-            settings,
-            dry_run,
-            say,
-            alert,
-        )
+        self.workspace, self.settings, self.dry_run, self.wait = workspace, settings, dry_run, wait
+        self.say, self.alert = say, alert
         self.started = time.monotonic()
         self.last = read_last(workspace)
         self.skipped: dict[str, str] = {}
@@ -200,6 +196,7 @@ class _Look:
             return self._put_off(path, str(reason), facts)
         except Unreadable as problem:
             return self._put_off(path, f"{problem}; looked at again next time", facts)
+        self.say("checking it and making its release")
         try:
             begin_taking(self.workspace, facts)
             done = self._deploy(fetched, candidate)
@@ -246,6 +243,7 @@ class _Look:
         resumed = part.exists() and part.stat().st_size <= seen.bytes
         if not resumed:
             part.unlink(missing_ok=True)
+        self.say(f"fetching {candidate.path}")
         source.fetch(candidate.path, part)
         if resumed and sha256_file(part) != seen.sha256:
             part.unlink()
@@ -291,11 +289,9 @@ class _Look:
     def _pass_over(self, path: str, reason: str) -> None:
         self.skipped[path] = reason
         self.refused.append(f"{path}: {reason}")
-        self.say(f"passed over: {path}: {reason}")
 
     def _put_off(self, path: str, reason: str, facts: dict[str, Any] | None) -> dict[str, Any]:
         self.skipped[path] = reason
-        self.say(f"put off: {path}: {reason}")
         return self._result(facts, changed=facts is not None)
 
     def _result(

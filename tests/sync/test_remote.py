@@ -178,9 +178,9 @@ def test_a_line_that_stalls_times_out_and_what_came_is_kept(
     proxy = make_proxy(server.port, [1_000_000, 20_000], stall=True)
     server.trust(proxy.port)
     target = tmp_path / "part"
-    with RemoteSource(server.place(port=proxy.port, timeout_s=0.4)) as source:
+    with RemoteSource(server.place(port=proxy.port, timeout_s=1.5)) as source:
         source.digest(BEST)
-        with pytest.raises(Unreachable, match="broke off 4 times"):
+        with pytest.raises(Unreachable, match="broke off"):
             source.fetch(BEST, target)
     kept = target.read_bytes()
     assert kept
