@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sync": ("sync", "Look at the source; take a changed checkpoint to TO-BE."),
     "cron": ("cron", "The schedule of sync in the crontab."),
     "ab": ("ab", "Compare AS-IS and TO-BE on the same labelled images."),
+    "checkpoints": ("checkpoints", "Show the history of checkpoints, or prune it."),
     "serve": ("serve", "Serve the slots until stopped."),
     "deploy": ("release", "Check a checkpoint file and give it to TO-BE."),
     "promote": ("release", "Give AS-IS what TO-BE holds, behind the gate."),

@@ -50,10 +50,9 @@ def standings(workspace: Workspace, settings: Settings) -> dict[str, Standing]:
             "refused", known.release if known else None, reason, known.origin if known else None
         )
     for identity, mark in rejected(workspace).items():
-        sha256 = mark.get("sha256")
-        if sha256:
-            known = found.get(sha256)
-            found[sha256] = Standing("rejected", identity, mark.get("reason"), known.origin if known else None)
+        if of := mark.get("sha256"):
+            known = found.get(of)
+            found[of] = Standing("rejected", identity, mark.get("reason"), known.origin if known else None)
     for backup in find_backups(workspace, settings.port("asis"), verify=False):
         if backup.manifest:
             kept = backup.manifest.checkpoint
