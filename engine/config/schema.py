@@ -64,6 +64,7 @@ class Servers(Section):
     tobe: SlotServer = SlotServer(port=8892)
     threads: Annotated[int, Field(ge=0)] = 0  # 0: one a CPU core
     queue: Annotated[int, Field(ge=1)] = 256
+    max_wait_s: Annotated[float, Field(gt=0)] = 1.0
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_pixels: Annotated[int, Field(ge=64)] = 50_000_000
     receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0
@@ -90,7 +91,7 @@ class Model(Section):
 
 
 class Training(Section):
-    epochs: Annotated[int, Field(ge=1)] = 30
+    epochs: Annotated[int, Field(ge=1)] | None = None  # None: by the size of the data set
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 0.003
     weight_decay: Annotated[float, Field(ge=0)] = 0.05

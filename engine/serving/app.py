@@ -21,6 +21,8 @@ log = logging.getLogger("understudy.serving")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _INFER_LABEL = "/v2/models/{name}/infer"
 _DEFAULT_TOP_K, _MOST_TOP_K = 5, 1_000_000
+_NEVER_LONG = 32  # so few waiting requests are no overload, however slow the net
+_PACE_WEIGHT = 0.05
 _RETRY = ((b"retry-after", b"1"),)
 
 
@@ -29,14 +31,16 @@ class App:
 
     Args:
         queue: the most requests asked and not yet answered; above that 503 with Retry-After.
+        max_wait_s: the same already where a new request would wait longer than this at the present pace.
         max_body_bytes: the largest body.
     """
 
-    def __init__(self, slot: Slot, queue: int, max_body_bytes: int) -> None:
+    def __init__(self, slot: Slot, queue: int, max_wait_s: float, max_body_bytes: int) -> None:
         self.slot = slot
         self.metrics = Metrics(slot.name, lambda: self.waiting)
         self.waiting = 0
-        self._queue = queue
+        self._queue, self._max_wait_s = queue, max_wait_s
+        self._pace_s = self._last_answer = 0.0
         self._bodies = BodyReader(max_body_bytes)
         self._router = build_router(slot, self.metrics)
 
@@ -129,14 +133,21 @@ class App:
         return await self._bodies.read(receive)
 
     def _refuse_if_full(self) -> None:
-        if self.waiting >= self._queue:
+        long = self.waiting >= _NEVER_LONG and self.waiting * self._pace_s > self._max_wait_s
+        if long or self.waiting >= self._queue:
             raise HttpError(503, "full", "too many requests are waiting", "try again in a second", _RETRY)
 
     async def _ask(self, kind: int, argument: int, body: bytes) -> Any:
         self._refuse_if_full()
         self.waiting += 1
+        begun = perf_counter()
         try:
-            return await self.slot.ask(kind, argument, body)
+            answer = await self.slot.ask(kind, argument, body)
+            moment = perf_counter()
+            if self.waiting > 1:  # with others waiting, the time between two answers is the pace
+                self._pace_s += _PACE_WEIGHT * (moment - max(self._last_answer, begun) - self._pace_s)
+            self._last_answer = moment
+            return answer
         except WorkerGone:
             raise HttpError(
                 500, "worker_died", "the model's process died twice over this request", "see the server's log"

@@ -95,7 +95,7 @@ class _Server:
         self._slot = Slot(
             self._workspace, self._name, self._servers, on_change=self._changed, on_alert=self._alert
         )
-        self._app = App(self._slot, self._servers.queue, self._servers.max_body_bytes)
+        self._app = App(self._slot, self._servers.queue, self._servers.max_wait_s, self._servers.max_body_bytes)
         self._changed()
         http = limited_protocol(self._servers.receive_timeout_s, self._servers.max_body_bytes)
         self._front = _Quiet(self._config(self._app, http))
