@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from engine.cli.verb import Session, Verb
 from engine.errors import Failed, UsageError, nearest
-
-if TYPE_CHECKING:
-    from crontab import CronTab
 
 ACTIONS = ("show", "install", "remove")
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,30 +24,26 @@ def cron(session: Session, words: list[str]) -> None:
     action = words[0] if words else "show"
     if action not in ACTIONS:
         raise UsageError(f"unknown action '{action}'", nearest(action, ACTIONS))
-    schedule = cron_schedule(session.settings.source.poll_minutes)
-    command, mark = _command(session), f"understudy sync {session.workspace.root}"
-    line = f"{schedule} {command} # {mark}"
+    mark = f"understudy sync {session.workspace.root}"
+    line = ""
+    if action != "remove":  # an interval that cron cannot say must not keep an old line from being removed
+        line = f"{cron_schedule(session.settings.source.poll_minutes)} {_command(session)} # {mark}"
     result: dict[str, Any] = {"line": line, "installed": False, "action": action, "changed": False}
     if action == "show" and shutil.which("crontab") is None:
         session.emit(result, _text)
         return
-    table = _read_table()
-    ours = [job for job in table if job.comment == mark]
-    result["installed"] = [str(job) for job in ours] == [line]
+    lines = _read_table()
+    ours = [entry for entry in lines if entry.endswith(f" # {mark}")]
+    others = [entry for entry in lines if entry not in ours]
+    result["installed"] = ours == [line]
     if action == "install" and not result["installed"]:
-        table.remove_all(comment=mark)
-        job = table.new(command=command, comment=mark)
-        job.setall(schedule)
-        if str(job) != line:
-            raise Failed(f"cron would not keep this line: {line}", f"it made of it: {job}", kind="cron")
         session.workspace.logs.mkdir(parents=True, exist_ok=True)
-        _write_table(table)
+        _write_table([*others, line])
         result |= {"installed": True, "changed": True}
     elif action == "remove":
         if ours:
-            table.remove_all(comment=mark)
-            _write_table(table)
-        result |= {"installed": False, "changed": bool(ours)}
+            _write_table(others)
+        result |= {"line": ours[0] if ours else "", "installed": False, "changed": bool(ours)}
     session.emit(result, _text)
 
 
@@ -91,26 +85,38 @@ def _command(session: Session) -> str:
     return command.replace("%", "\\%")  # cron turns a bare % into a line break
 
 
-def _read_table() -> CronTab:
+def _read_table() -> list[str]:
+    """The lines of the user's crontab, as they stand.
+
+    By hand and not through python-crontab, which loses a comment that stands before a variable.
+    """
+    done = _crontab("-l")
+    if done.returncode == 0:
+        return done.stdout.splitlines()
+    if "no crontab for" in done.stderr.lower():
+        return []
+    raise Failed(f"cannot read the crontab ({done.stderr.strip()})", "try: crontab -l", kind="cron")
+
+
+def _write_table(lines: list[str]) -> None:
+    done = _crontab("-", text="".join(f"{line}\n" for line in lines))
+    if done.returncode != 0:
+        raise Failed(f"cannot write the crontab ({done.stderr.strip()})", "try: crontab -e", kind="cron")
+
+
+def _crontab(word: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     if shutil.which("crontab") is None:
         raise Failed(
             "this host has no crontab",
             "install cron (Debian: apt install cron), or keep `sync --watch` running: service install",
             kind="no_cron",
         )
-    from crontab import CronTab
-
     try:
-        return CronTab(user=True)
+        return subprocess.run(
+            ["crontab", word], input=text, capture_output=True, text=True, errors="surrogateescape", check=False
+        )
     except OSError as error:
-        raise Failed(f"cannot read the crontab ({error})", "try: crontab -l", kind="cron") from None
-
-
-def _write_table(table: CronTab) -> None:
-    try:
-        table.write()
-    except OSError as error:
-        raise Failed(f"cannot write the crontab ({error})", "try: crontab -e", kind="cron") from None
+        raise Failed(f"cannot run crontab ({error.strerror})", "check its rights", kind="cron") from None
 
 
 def _text(result: dict[str, Any]) -> str:
@@ -120,4 +126,4 @@ def _text(result: dict[str, Any]) -> str:
         said = "removed" if result["changed"] else "was not installed"
     else:
         said = "installed" if result["installed"] else "not installed (do it with: cron install)"
-    return f"{result['line']}\n{said}"
+    return f"{result['line']}\n{said}".lstrip()
