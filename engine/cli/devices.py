@@ -32,6 +32,9 @@ def devices(session: Session, watch: bool, interval: float, names: tuple[str, ..
             _local(session, sampler, watch, interval)
         else:
             asyncio.run(_all(session, sampler, chosen, watch, interval))
+    except KeyboardInterrupt:
+        if not watch:
+            raise
     finally:
         sampler.close()
 

@@ -37,13 +37,17 @@ class Sampler:
         self._mps: Device | None = None
         self._celsius: float | None = None
 
-    def sample(self) -> Devices:
-        """The host now. `utilization` of the CPU is the share of all cores since the last sample."""
+    def sample(self, gpus: list[Device] | None = None) -> Devices:
+        """The host now. `utilization` of the CPU is the share of all cores since the last sample.
+
+        Args:
+            gpus: NVIDIA's, for a caller that asks NVML at a pace of its own; None asks it here, and waits.
+        """
         busy = psutil.cpu_percent(None if self._primed else _FIRST_S) / 100
         self._primed = True
         memory = psutil.virtual_memory()
         used = int(memory.total - memory.available)
-        gpus = self._nvml.sample()
+        gpus = self._nvml.sample() if gpus is None else gpus
         if time.monotonic() - self._slow_at >= _SLOW_S:
             self._mps = read_mps(int(memory.total), used, self._chip)
             self._celsius = _cpu_celsius()

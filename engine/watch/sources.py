@@ -1,0 +1,215 @@
+"""What `watch` looks at on this host: each source a thread of its own, so that one that hangs stops no other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.config import Settings
+from engine.devices.nvml import Nvml
+from engine.devices.sample import Sampler
+from engine.errors import UnderstudyError
+from engine.protocol import (
+    NEWEST,
+    Ab,
+    Backup,
+    Device,
+    Devices,
+    Events,
+    Gate,
+    Health,
+    Progress,
+    Run,
+    Runs,
+    Slots,
+)
+from engine.release.control import slot_stats
+from engine.release.slots import pointer_path
+from engine.store.workspace import SLOTS, Workspace
+from engine.watch import snapshots
+from engine.watch.checkpoints import CheckpointLister
+from engine.watch.snapshots import signature
+
+_STATS_S = 2.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one look of a source brought: data of some kinds, or why there is none."""
+
+    source: str
+    data: dict[str, Any]
+    problem: str | None = None
+
+
+class Worker(threading.Thread):
+    """Looks every `interval_s` and puts what it found into `found`; a look that hangs hangs this thread alone."""
+
+    def __init__(
+        self, name: str, look: Callable[[], dict[str, Any]], interval_s: float, found: queue.SimpleQueue[Found]
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self._look, self._interval_s, self._found = look, interval_s, found
+
+    def run(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                self._found.put(Found(self.name, self._look()))
+            except (UnderstudyError, OSError) as error:
+                self._found.put(Found(self.name, {}, str(error)))
+            time.sleep(max(0.05, self._interval_s - (time.monotonic() - began)))
+
+
+class HostSource:
+    """CPU, memory, disk and Apple's GPU, with what `GpuSource` found last."""
+
+    def __init__(self, workspace: Workspace, gpus: GpuSource) -> None:
+        self._sampler, self._gpus = Sampler(workspace.root), gpus
+
+    def look(self) -> dict[str, Any]:
+        host: Devices = replace(self._sampler.sample(self._gpus.latest), problem=self._gpus.problem)
+        return {"devices": host}
+
+
+class GpuSource:
+    """NVIDIA's GPUs through a child with a deadline."""
+
+    def __init__(self) -> None:
+        self._nvml = Nvml()
+        self.latest: list[Device] = []
+
+    @property
+    def problem(self) -> str | None:
+        return self._nvml.problem
+
+    def look(self) -> dict[str, Any]:
+        self.latest = self._nvml.sample()
+        return {}
+
+    def close(self) -> None:
+        self._nvml.close()
+
+
+class SlotSource:
+    """Both slots: their pointers, and their servers' figures over the private channel."""
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self._workspace, self._settings = workspace, settings
+        self._pool = ThreadPoolExecutor(len(SLOTS), thread_name_prefix="stats")
+        self._counts: dict[str, tuple[int, int, float]] = {}
+        self._backups: tuple[Any, list[Backup]] = (None, [])
+
+    def look(self) -> dict[str, Any]:
+        answers = self._pool.map(lambda slot: slot_stats(self._workspace, slot, _STATS_S), SLOTS)
+        stats = dict(zip(SLOTS, answers, strict=True))
+        slots = snapshots.read_slots(self._workspace, self._settings, stats, backups=False)
+        backups = self._list_backups()
+        rates = {slot: self._rate(slot, stats[slot]) for slot in SLOTS}
+        return {
+            "slots": Slots(
+                asis=replace(slots.asis, requests_per_s=rates["asis"]),
+                tobe=replace(slots.tobe, requests_per_s=rates["tobe"]),
+                backups=backups[:NEWEST],
+                total=len(backups),
+            )
+        }
+
+    def _rate(self, slot: str, stats: dict[str, Any] | None) -> float | None:
+        """Requests a second since the last look at the same server."""
+        if stats is None or not isinstance(stats.get("requests"), int):
+            self._counts.pop(slot, None)
+            return None
+        before, moment = self._counts.get(slot), time.monotonic()
+        self._counts[slot] = (int(stats.get("pid") or 0), stats["requests"], moment)
+        if before is None or before[0] != stats.get("pid") or moment <= before[2]:
+            return None
+        return round(max(0, stats["requests"] - before[1]) / (moment - before[2]), 1)
+
+    def _list_backups(self) -> list[Backup]:
+        mark = signature([self._workspace.backups, self._workspace.state / "backups.json"])
+        if mark != self._backups[0]:
+            self._backups = (mark, snapshots.list_backups(self._workspace, self._settings))
+        return self._backups[1]
+
+
+class CheckpointSource:
+    """The history of checkpoints; listing may hash what is new, which takes its time."""
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self._lister = CheckpointLister(workspace, settings)
+
+    def look(self) -> dict[str, Any]:
+        return {"checkpoints": self._lister.look()}
+
+
+class FileSource:
+    """Everything else that stands in the workspace; a file is read again only when its size or time changed."""
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self._workspace, self._settings = workspace, settings
+        self._kept: dict[str, tuple[Any, Any]] = {}
+        self._runs: dict[str, tuple[Any, Run]] = {}
+
+    def look(self) -> dict[str, Any]:
+        workspace = self._workspace
+        runs = self._read_runs()
+        gate: Gate = self._unless_same(
+            "gate", self._gate_files(), lambda: snapshots.read_gate(workspace, self._settings)
+        )
+        health: Health = snapshots.read_health(workspace, self._settings, gate)
+        progress: Progress = self._unless_same(
+            "progress", self._progress_files(runs), lambda: snapshots.read_progress(workspace, runs.runs)
+        )
+        ab: Ab = self._unless_same(
+            "ab",
+            [*self._gate_files(), workspace.state / "ab_progress.json"],
+            lambda: snapshots.read_ab(workspace, self._settings, gate),
+        )
+        events: Events = self._unless_same(
+            "events", [workspace.events], lambda: snapshots.read_newest_events(workspace)
+        )
+        return {
+            "runs": runs,
+            "progress": progress,
+            "ab": ab,
+            "events": events,
+            "health": health,
+        }
+
+    def _unless_same(self, name: str, files: list[Path] | tuple[Any, list[Path]], read: Callable[[], Any]) -> Any:
+        extra, paths = files if isinstance(files, tuple) else (None, files)
+        mark = (extra, signature(paths))
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != mark:
+            self._kept[name] = kept = (mark, read())
+        return kept[1]
+
+    def _gate_files(self) -> list[Path]:
+        state = [self._workspace.state / f"{name}.json" for name in ("last_ab", "taken_down", "rejected")]
+        pointers = [pointer_path(self._workspace, slot) for slot in SLOTS]
+        return [*pointers, self._workspace.comparisons, *state]
+
+    def _progress_files(self, runs: Runs) -> tuple[Any, list[Path]]:
+        live = [run for run in runs.runs if run.status == "running"] or runs.runs[:1]
+        folders = [self._workspace.runs / run.run for run in live]
+        return live, [folder / name for folder in folders for name in ("progress.json", "metrics.jsonl")]
+
+    def _read_runs(self) -> Runs:
+        names = self._unless_same("names", [self._workspace.runs], lambda: snapshots.run_names(self._workspace))
+        found: dict[str, tuple[Any, Run]] = {}
+        for name in names[:NEWEST]:
+            mark = signature([self._workspace.runs / name / "manifest.json"])
+            kept = self._runs.get(name)
+            # A running one is looked at each time: its process may have died without a word.
+            if kept is None or kept[0] != mark or kept[1].status == "running":
+                kept = (mark, snapshots.read_run(self._workspace, name))
+            found[name] = kept
+        self._runs = found
+        return Runs(runs=[run for _, run in found.values()], total=len(names))

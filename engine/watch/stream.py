@@ -1,0 +1,215 @@
+"""`watch`: every kind at the start, when it changes and every 30 s, as lines of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.config import Settings
+from engine.config.schema import Host
+from engine.config.secrets import mask
+from engine.protocol import (
+    VERSION,
+    Checkpoints,
+    Data,
+    Devices,
+    Health,
+    Message,
+    Slots,
+    Source,
+    SourceState,
+    encode,
+)
+from engine.store.clock import timestamp
+from engine.store.workspace import Workspace
+from engine.watch.advice import advise
+from engine.watch.remote import RemoteHost
+from engine.watch.sources import CheckpointSource, FileSource, Found, GpuSource, HostSource, SlotSource, Worker
+
+REPEAT_S = 30.0
+STALE_S = 6.0  # silence of a local source, beyond two intervals, before it is called stale
+OFFLINE_S = 60.0
+_REMOTE = "remote "
+
+
+@dataclass
+class _Heard:
+    """When a local source was last heard, and the state that was last said of it."""
+
+    at: float
+    state: SourceState = "live"
+    since: str = ""
+    problem: str | None = None
+
+
+class Stream:
+    """Numbers the messages and leaves out what was said already.
+
+    Args:
+        write: takes one line with its newline.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._seq = 0
+        self._sent: dict[tuple[str, str], tuple[float, Data]] = {}
+
+    def say(self, host: str, kind: str, data: Data) -> None:
+        """Send the snapshot if it is new or was last sent 30 s ago."""
+        before = self._sent.get((host, kind))
+        moment = time.monotonic()
+        if before is not None and before[1] == data and moment - before[0] < REPEAT_S:
+            return
+        self._sent[(host, kind)] = (moment, data)
+        self._seq += 1
+        message = Message(v=VERSION, seq=self._seq, at=timestamp(), host=host, kind=kind, data=data)
+        self._write(mask(encode(message)) + "\n")
+
+
+def watch(
+    workspace: Workspace,
+    settings: Settings,
+    hosts: dict[str, Host],
+    interval_s: float,
+    write: Callable[[str], None],
+    *,
+    ends: Callable[[], bool],
+) -> None:
+    """Stream until `ends()` is true, which is asked at least once an interval.
+
+    Args:
+        hosts: more hosts, each streamed under its own name.
+        interval_s: how often each source is looked at.
+    """
+    _Watch(workspace, settings, hosts, interval_s, Stream(write)).run(ends)
+
+
+def reader_gone(stream: Any = None) -> Callable[[], bool]:
+    """Whether whoever read our standard output has closed it: known at once, not at the next line."""
+    poll = select.poll()
+    poll.register((stream or sys.stdout).fileno(), 0)
+    return lambda: any(event & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, event in poll.poll(0))
+
+
+class _Watch:
+    def __init__(
+        self, workspace: Workspace, settings: Settings, hosts: dict[str, Host], interval_s: float, stream: Stream
+    ) -> None:
+        self._workspace, self._settings, self._interval_s, self._stream = workspace, settings, interval_s, stream
+        self._here = socket.gethostname()
+        self._found: queue.SimpleQueue[Found] = queue.SimpleQueue()
+        self._gpus = GpuSource()
+        looks = {
+            "gpu": self._gpus.look,
+            "devices": HostSource(workspace, self._gpus).look,
+            "slots": SlotSource(workspace, settings).look,
+            "files": FileSource(workspace, settings).look,
+            "checkpoints": CheckpointSource(workspace, settings).look,
+        }
+        self._workers = [Worker(name, look, interval_s, self._found) for name, look in looks.items()]
+        moment, since = time.monotonic(), timestamp()
+        self._heard = {name: _Heard(moment, since=since) for name in looks}
+        self._remote = [RemoteHost(name, host) for name, host in hosts.items()]
+        self._latest: dict[str, Any] = {}
+
+    def run(self, ends: Callable[[], bool]) -> None:
+        for worker in self._workers:
+            worker.start()
+        if self._remote:
+            threading.Thread(target=self._follow_remote, name="remote", daemon=True).start()
+        try:
+            while not ends():
+                self._take(self._interval_s)
+                self._say_all()
+        finally:
+            self._gpus.close()
+
+    def _take(self, wait_s: float) -> None:
+        """Take what was found, waiting for the first; the rest of a burst goes out in one go."""
+        try:
+            found = self._found.get(timeout=wait_s)
+            while True:
+                self._note(found)
+                found = self._found.get(timeout=0.02)
+        except queue.Empty:
+            return
+
+    def _note(self, found: Found) -> None:
+        if found.source.startswith(_REMOTE):
+            host = found.source.removeprefix(_REMOTE)
+            for kind, data in found.data.items():
+                self._stream.say(host, kind, data)
+            return
+        heard = self._heard[found.source]
+        heard.at, heard.problem = time.monotonic(), found.problem
+        self._latest |= found.data
+
+    def _say_all(self) -> None:
+        for name, heard in self._heard.items():
+            self._judge(name, heard)
+        host = self._latest.get("devices")
+        if isinstance(host, Devices):
+            heard = self._heard["devices"]
+            if heard.state != "live":
+                host = replace(
+                    host, state=heard.state, since=heard.since, problem="this host's figures do not come"
+                )
+            self._stream.say(self._here, "devices", host)
+        for kind in ("slots", "runs", "progress", "checkpoints", "ab", "events"):
+            if kind in self._latest:
+                self._stream.say(self._here, kind, self._latest[kind])
+        if {"slots", "health"} <= self._latest.keys():
+            self._stream.say(self._here, "health", self._health())
+
+    def _judge(self, name: str, heard: _Heard) -> None:
+        silent_s = time.monotonic() - heard.at
+        state: SourceState = "live"
+        if silent_s > STALE_S + 2 * self._interval_s or heard.problem:
+            state = "offline" if silent_s > OFFLINE_S else "stale"
+        if name == "gpu" and self._gpus.problem:
+            heard.problem, state = self._gpus.problem, "stale"
+        if state != heard.state:
+            heard.state, heard.since = state, timestamp()
+
+    def _health(self) -> Health:
+        slots: Slots = self._latest["slots"]
+        health: Health = self._latest["health"]
+        sources = [
+            Source(
+                name=name,
+                state=heard.state,
+                since=heard.since,
+                detail=heard.problem or (None if heard.state == "live" else "it does not answer"),
+            )
+            for name, heard in self._heard.items()
+            if name != "gpu" or self._gpus.latest or self._gpus.problem
+        ]
+        sources += [
+            Source(name=f"host {host.name}", state=host.state, since=host.since, detail=host.problem)
+            for host in self._remote
+        ]
+        full = replace(health, sources=sources)
+        runs = self._latest["runs"].runs
+        known = self._latest.get("checkpoints", Checkpoints())
+        waiting = any(one.state == "new" for one in known.checkpoints)
+        return replace(full, next=advise(slots, full, runs, checkpoints=waiting))
+
+    def _follow_remote(self) -> None:
+        async def follow(host: RemoteHost) -> None:
+            def put(kind: str, data: Any) -> None:
+                self._found.put(Found(_REMOTE + host.name, {kind: data}))
+
+            await host.follow(self._interval_s, put)
+
+        async def follow_all() -> None:
+            await asyncio.gather(*map(follow, self._remote))
+
+        asyncio.run(follow_all())
