@@ -1,0 +1,115 @@
+"""Engine commands that the console starts: they outlive it, and their outcome comes back as a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from console import text
+from console.words import _
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its verb, exit code, one sentence, and where its output lies."""
+
+    verb: str
+    code: int
+    sentence: str
+    log: Path
+
+    @property
+    def role(self) -> str:
+        return "good" if self.code == 0 else "warning" if self.code in (3, 4, 130) else "danger"
+
+
+def logs_folder() -> Path:
+    """Where the output of started commands lies."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "understudy" / "commands"
+
+
+class Commands:
+    """Starts commands and tells `done` (from a thread) how each ended."""
+
+    def __init__(self, done: Callable[[Outcome], None], folder: Path | None = None) -> None:
+        self.done = done
+        self.folder = folder or logs_folder()
+        self.running: dict[str, int] = {}
+        self.last: Path | None = None
+
+    def start(self, command: list[str], verb: str) -> Path:
+        """Run an engine command apart from this terminal; the file that takes its output.
+
+        Raises:
+            OSError: it cannot be started, or the file cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{verb}-", suffix=".log", dir=self.folder)
+        log = self.last = Path(name)
+        answer = log.with_suffix(".json")
+        with os.fdopen(handle, "wb") as errors, answer.open("wb") as output:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
+            )
+        self.running[verb] = child.pid
+        threading.Thread(target=self._wait, args=(child, verb, log, answer), daemon=True).start()
+        return log
+
+    def _wait(self, child: subprocess.Popen[bytes], verb: str, log: Path, answer: Path) -> None:
+        code = child.wait()
+        self.running.pop(verb, None)
+        self.done(Outcome(verb, code, _sentence(verb, code, _read(answer), log), log))
+
+
+def _read(answer: Path) -> dict[str, Any]:
+    try:
+        lines = answer.read_text(encoding="utf-8", errors="replace").splitlines()
+        value = json.loads(lines[-1]) if lines else {}
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _sentence(verb: str, code: int, answer: dict[str, Any], log: Path) -> str:
+    if isinstance(answer.get("error"), dict):
+        error = answer["error"]
+        hint = f": {error['hint']}" if error.get("hint") else ""
+        return f"{verb}: {error.get('message', _('failed'))}{hint}"
+    if code == 0:
+        return _done(verb, answer)
+    if isinstance(answer.get("reason"), str):
+        return f"{verb} {_('refused')}: {answer['reason']}"
+    try:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        said = []
+    return said[-1] if said else f"{verb}: {_('exit')} {code}"
+
+
+def _done(verb: str, answer: dict[str, Any]) -> str:
+    if verb == "promote":
+        backup = f", {_('backup')} {answer['backup']}" if answer.get("backup") else ""
+        return f"{_('promoted')} {text.short(answer.get('to'))} → AS-IS{backup}"
+    if verb == "rollback":
+        return f"{_('restored')} {text.short(answer.get('restored'))} → AS-IS"
+    if verb == "sync":
+        if answer.get("deployed"):
+            return f"{_('synced')}: {text.short(answer.get('release'))} → TO-BE"
+        return _("synced: nothing new") if not answer.get("changed") else _("synced: nothing deployed")
+    if verb == "deploy":
+        return f"{_('deployed')} {text.short(answer.get('release'))} → TO-BE"
+    if verb == "ab":
+        words = {"tobe": _("TO-BE is better"), "asis": _("AS-IS is better")}
+        said = words.get(str(answer.get("verdict")), _("undecided"))
+        return f"{_('compared')} {text.number(answer.get('n'))} {_('images')}: {said}"
+    if verb == "train":
+        return f"{_('training')} {answer.get('run', '')} {_(str(answer.get('status', 'started')))}"
+    return f"{verb}: {_('done')}"

@@ -1,0 +1,102 @@
+"""The lines between the panes with their titles, and the last line with the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from console.actions import ACTIONS, Action, sign
+from console.layout import PANES, Plan, lines
+from console.panes import checkpoints, compare, devices, events, slots, training
+from console.view import View
+from console.widgets.rows import Row
+from console.words import _
+
+TITLES = {
+    "devices": devices.title,
+    "training": training.title,
+    "checkpoints": checkpoints.title,
+    "compare": compare.title,
+    "events": events.title,
+}
+
+
+def draw(view: View, plan: Plan) -> list[Row]:
+    """Every row of the screen with its border characters and the titles in them."""
+    borders = lines(plan, view.glyphs)
+    titles: dict[int, list[tuple[int, int, Row]]] = {}
+    for name, box in plan.boxes.items():
+        room = box.x1 - box.x0 - 3
+        row = tabs(view, room) if plan.mode != "full" else _title(view, name)
+        titles.setdefault(box.y0, []).append((max(0, box.x0 + 1), room, row.cut(room)))
+    rows = []
+    for y in range(plan.height):
+        border = borders.get(y)
+        if border is None:
+            rows.append(Row())
+            continue
+        row = Row()
+        for x, _room, title in sorted(titles.get(y, []), key=lambda one: one[0]):
+            row.put("".join(border[row.at : x]), "rule").put(" ").add(title).put(" ")
+        rows.append(row.put("".join(border[row.at :]), "rule"))
+    return rows
+
+
+def _title(view: View, name: str) -> Row:
+    if name in slots.TITLES:
+        return slots.title(view, name)
+    focused = view.ui.focus == name
+    row = Row(view.glyphs.cursor if focused else str(PANES.index(name) + 1), "accent" if focused else "dim")
+    title = TITLES[name](view)
+    if focused:
+        title.spans[0] = (title.spans[0][0], "bold accent")
+    return row.put(" ").add(title)
+
+
+def tabs(view: View, width: int) -> Row:
+    """All panes' names, the one that is shown with its whole title."""
+    row = Row()
+    full = _title(view, view.ui.focus)
+    names = [name for name in PANES if name != view.ui.focus]
+    brief = sum(len(_(name)) + 5 for name in names) + full.at > width
+    for index, name in enumerate(PANES, 1):
+        if row.at:
+            row.put(f" {view.glyphs.horizontal} ", "rule")
+        if name == view.ui.focus:
+            row.add(full)
+        else:
+            row.put(f"{index}" if brief else f"{index} {_(name)}", "dim")
+    return row
+
+
+def footer(
+    width: int,
+    offered: Iterable[Action],
+    keys: dict[str, tuple[str, ...]],
+    notice: tuple[str, str],
+    busy: list[str],
+) -> tuple[Row, list[tuple[int, int, str]]]:
+    """The last line, and which action lies under which columns: (start, end, action)."""
+    row = Row(" ")
+    spots: list[tuple[int, int, str]] = []
+    tail = f"{_('running')}: {', '.join(busy)}" if busy else ""
+    if notice[0]:
+        row.put(notice[0], notice[1]).cut(width - len(tail) - 2)
+    else:
+        for action in [one for one in offered if one.footer]:
+            if not keys.get(action.id):
+                continue
+            label = _(action.label)
+            shown = sign(keys[action.id][0])
+            if row.at + len(shown) + len(label) + 3 > width - len(tail) - 1:
+                continue
+            start = row.at
+            row.put(shown, "bold accent").put(f" {label}", "dim")
+            spots.append((start, row.at, action.id))
+            row.put("  ")
+    if tail:
+        row.right(tail, width - 1, "warning")
+    return row, spots
+
+
+def footer_ids() -> list[str]:
+    return [action.id for action in ACTIONS if action.footer]

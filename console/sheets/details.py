@@ -1,0 +1,120 @@
+"""All that is known of one row, and two checkpoints side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from console import text
+from console.panes import checkpoints, events, training
+from console.sheets.asking import Read
+from console.view import View
+from console.widgets.rows import Row
+from console.words import _
+from engine.protocol import Checkpoint, to_json
+
+if TYPE_CHECKING:
+    from console.app import ConsoleApp
+
+
+def details(app: ConsoleApp) -> None:
+    """Opens the sheet of the selected row of the pane that has the focus."""
+    view = app.view()
+    if app.ui.focus == "events":
+        event = events.selected(view)
+        if event:
+            _read(app, f"{_('Event')} {event.id}", to_json(event))
+    elif app.ui.focus == "training":
+        chosen = training.shown(view)
+        if chosen:
+            facts = {key: value for key, value in to_json(chosen[1]).items() if key != "points"}
+            _read(app, f"{_('Run')} {chosen[1].run}", facts)
+    elif app.ui.focus == "compare":
+        found = app.store.ab.comparison if app.store.ab else None
+        if found:
+            hidden = ("per_class", "differing")
+            _read(app, _("Comparison"), {k: v for k, v in to_json(found).items() if k not in hidden})
+    elif app.ui.focus == "checkpoints":
+        one = checkpoints.selected(view)
+        if one:
+            _read(app, _("Checkpoint"), to_json(one))
+    else:
+        app.ui.zoomed = not app.ui.zoomed
+        app.arrange()
+
+
+def compare_checkpoints(app: ConsoleApp) -> None:
+    """The two marked checkpoints side by side."""
+    found = {one.path: one for one in checkpoints.items(app.view())}
+    pair = [found[path] for path in app.ui.marks if path in found]
+    if len(pair) != 2:
+        return
+
+    def lines(view: View, width: int) -> list[Row]:
+        column = max(20, (width - 12) // 2)
+        rows = []
+        for label, show in FACTS:
+            left, right = show(pair[0], view.now), show(pair[1], view.now)
+            row = Row(_(label), "dim").to(12).put(text.clip_left(left, column - 2)).to(12 + column)
+            rows.append(row.put(text.clip_left(right, column - 2), "" if left == right else "accent").cut(width))
+        if pair[0].accuracy is not None and pair[1].accuracy is not None:
+            gap = pair[1].accuracy - pair[0].accuracy
+            rows += [Row(), Row(_("difference") + "  ", "dim").put(f"{text.points(gap)} " + _("points"))]
+            rows.append(Row(_("As the files claim; only A/B asks both the same images."), "dim"))
+        return rows
+
+    app.open_sheet(Read(app, _("Two checkpoints"), lines))
+
+
+FACTS = (
+    ("file", lambda one, now: one.path),
+    ("cycle", lambda one, now: text.number(one.cycle)),
+    ("epoch", lambda one, now: text.number(one.epoch)),
+    ("accuracy", lambda one, now: text.percent(one.accuracy, 2)),
+    ("loss", lambda one, now: text.number(one.loss, 4)),
+    ("size", lambda one, now: text.size(one.bytes)),
+    ("saved", lambda one, now: text.ago(now, one.saved_at)),
+    ("sha256", lambda one, now: text.short(one.sha256)),
+    ("stands", lambda one, now: checkpoints.stands(one)[0]),
+)
+
+
+def _read(app: ConsoleApp, heading: str, facts: dict[str, object]) -> None:
+    def lines(_view: View, width: int) -> list[Row]:
+        rows = []
+        for key, value in _flat(facts):
+            said = text.wrap(value, max(8, width - 22)) or [text.NONE]
+            rows.append(Row(key, "dim").to(22).put(said[0]))
+            rows += [Row().to(22).put(line) for line in said[1:]]
+        return rows
+
+    app.open_sheet(Read(app, heading, lines))
+
+
+def _flat(facts: dict[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            rows += _flat(value, f"{name}.")
+        elif value is not None and value != []:
+            rows.append((name, _shown(key, value)))
+    return rows
+
+
+def _shown(key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    if isinstance(value, int | float):
+        if key.endswith("bytes"):
+            return f"{text.size(value)} ({value:,})"
+        if key.startswith(("accuracy", "difference")) or key.endswith("accuracy"):
+            return text.percent(value, 2)
+        if key.endswith("_s") and not key.endswith("per_s"):
+            return text.duration(value)
+        return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(f"{item:.4f}" if isinstance(item, float) else str(item) for item in value)
+    return str(value)
+
+
+__all__ = ["Checkpoint", "compare_checkpoints", "details"]

@@ -1,0 +1,64 @@
+"""What a pane needs to draw itself: the store, the time, the signs, and where the person is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from console.glyphs import Glyphs
+from console.store import Freshness, Store
+from console.text import stale_age
+from console.words import _
+
+
+@dataclass
+class Place:
+    """The cursor of a list and the first row that is shown."""
+
+    cursor: int = 0
+    top: int = 0
+
+    def fit(self, count: int, height: int) -> None:
+        """Keep the cursor within `count` rows and inside the window of `height` rows."""
+        self.cursor = max(0, min(self.cursor, count - 1))
+        self.top = max(0, min(self.top, count - height, self.cursor))
+        if height > 0 and self.cursor >= self.top + height:
+            self.top = self.cursor - height + 1
+
+
+@dataclass
+class Ui:
+    """What the person chose: pane, filter, order, marks."""
+
+    focus: str = "checkpoints"
+    zoomed: bool = False
+    places: dict[str, Place] = field(default_factory=dict)
+    filters: dict[str, str] = field(default_factory=dict)
+    sort: str = "saved"
+    descending: bool = True
+    marks: list[str] = field(default_factory=list)
+
+    def place(self, pane: str) -> Place:
+        return self.places.setdefault(pane, Place())
+
+
+@dataclass
+class View:
+    """One moment, to be drawn."""
+
+    store: Store
+    now: float
+    glyphs: Glyphs
+    ui: Ui
+    narrow: bool = False
+
+    def fresh(self, kind: str, host: str | None = None) -> Freshness:
+        return self.store.freshness(kind, self.now, host)
+
+    def state(self, fresh: Freshness) -> tuple[str, str]:
+        """(`● live`, role): a sign and a word; the age only where it matters."""
+        if fresh.state == "live":
+            return f"{self.glyphs.live} {_('live')}", "good"
+        if fresh.state == "stale":
+            return f"{self.glyphs.stale} {_('stale')} {stale_age(fresh.age_s)}", "warning"
+        age = f" {stale_age(fresh.age_s)}" if fresh.age_s >= 10 else ""
+        return f"{self.glyphs.offline} {_('offline')}{age}", "danger"

@@ -1,0 +1,134 @@
+"""A row of text in roles: what every pane draws, before it knows a theme or a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from textual.strip import Strip
+
+from console.text import clip
+from console.theme import ConsoleTheme
+
+Span = tuple[str, str]
+
+
+class Row:
+    """Spans of (text, roles), built from left to right; `at` is the width so far in cells."""
+
+    __slots__ = ("at", "ground", "spans")
+
+    def __init__(self, text: str = "", roles: str = "", ground: str = "background") -> None:
+        self.spans: list[Span] = []
+        self.at = 0
+        self.ground = ground
+        if text:
+            self.put(text, roles)
+
+    def put(self, text: str, roles: str = "") -> Row:
+        """Append text."""
+        if text:
+            self.spans.append((text, roles))
+            self.at += cell_len(text)
+        return self
+
+    def to(self, column: int) -> Row:
+        """Fill with blanks up to a column; text that reaches beyond it is cut, with one blank after it."""
+        if self.at > column - 1 > 0:
+            self.cut(column - 1)
+        if self.at < column:
+            self.spans.append((" " * (column - self.at), ""))
+            self.at = column
+        return self
+
+    def right(self, text: str, column: int, roles: str = "") -> Row:
+        """Text that ends before `column`; what stands in its way is cut."""
+        start = max(0, column - cell_len(text))
+        if self.at > start:
+            self.cut(start)
+        elif self.at < start:
+            self.put(" " * (start - self.at))
+        return self.put(text, roles)
+
+    def cell(self, text: str, width: int, roles: str = "", *, right: bool = False) -> Row:
+        """A cell of a table: exactly `width` cells, cut with an ellipsis."""
+        shown = clip(text, width)
+        gap = " " * (width - cell_len(shown))
+        return self.put(gap).put(shown, roles) if right else self.put(shown, roles).put(gap)
+
+    def add(self, other: Row) -> Row:
+        for text, roles in other.spans:
+            self.put(text, roles)
+        return self
+
+    def cut(self, width: int) -> Row:
+        """At most `width` cells, what goes beyond is dropped with an ellipsis."""
+        if self.at <= width:
+            return self
+        spans: list[Span] = []
+        left = max(0, width)
+        for text, roles in self.spans:
+            cells = cell_len(text)
+            if cells < left or (cells == left and self.at == width):
+                spans.append((text, roles))
+                left -= cells
+                continue
+            if left:
+                blank = not text[left - 1 :].strip() if cells == len(text) else False
+                spans.append((set_cell_size(text, left) if blank else set_cell_size(text, left - 1) + "…", roles))
+            break
+        self.spans = spans
+        self.at = sum(cell_len(text) for text, _ in spans)
+        return self
+
+    @property
+    def plain(self) -> str:
+        return "".join(text for text, _ in self.spans)
+
+    def key(self) -> tuple[str, tuple[Span, ...]]:
+        """Equal for rows that look equal."""
+        return (self.ground, tuple(self.spans))
+
+    def strip(self, width: int, theme: ConsoleTheme) -> Strip:
+        """The row in a theme's styles, exactly `width` cells wide."""
+        style = theme.style
+        ground = self.ground
+        segments = [Segment(text, style(roles, ground)) for text, roles in self.spans]
+        if self.at < width:
+            segments.append(Segment(" " * (width - self.at), style("", ground)))
+            return Strip(segments, width)
+        strip = Strip(segments, self.at)
+        return strip.crop(0, width) if self.at > width else strip
+
+
+def changed_columns(before: Row, after: Row, width: int) -> list[tuple[int, int]]:
+    """The stretches [start, end) of cells in which two rows differ, near ones joined.
+
+    A row with double-width characters changes as a whole: half a character cannot be drawn.
+    """
+    if before.ground != after.ground:
+        return [(0, width)]
+    old, new = _cells(before.spans, width), _cells(after.spans, width)
+    if old is None or new is None:
+        return [] if before.spans == after.spans else [(0, width)]
+    stretches: list[tuple[int, int]] = []
+    for column in range(width):
+        if old[column] == new[column]:
+            continue
+        if stretches and column - stretches[-1][1] < 6:
+            stretches[-1] = (stretches[-1][0], column + 1)
+        else:
+            stretches.append((column, column + 1))
+    return stretches
+
+
+def _cells(spans: Iterable[Span], width: int) -> list[Span] | None:
+    cells: list[Span] = []
+    for text, roles in spans:
+        if not text.isascii() and cell_len(text) != len(text):
+            return None
+        cells += [(character, roles if character != " " else "") for character in text]
+    del cells[width:]
+    cells += [(" ", "")] * (width - len(cells))
+    return cells

@@ -1,0 +1,308 @@
+"""Writes the recordings of this folder, by the protocol: `python -m tests.console.record`.
+
+One team's evening: a GPU host that trains, a laptop that serves, a comparison that is not decided yet.
+Nothing here is measured; it is a script for drawing and testing the console.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from engine.protocol import (
+    Ab,
+    Backup,
+    Best,
+    Checkpoint,
+    Checkpoints,
+    ClassResult,
+    Comparison,
+    Data,
+    Device,
+    DeviceProcess,
+    Devices,
+    Differing,
+    Event,
+    Events,
+    Gate,
+    Health,
+    LastSync,
+    Message,
+    Next,
+    Point,
+    Progress,
+    Run,
+    RunProgress,
+    Runs,
+    Side,
+    Slot,
+    Slots,
+    Source,
+    encode,
+)  # fmt: skip
+
+FOLDER = Path(__file__).parent / "recordings"
+ZONE = timezone(timedelta(hours=9))
+START = datetime(2026, 11, 20, 17, 40, tzinfo=ZONE)
+HOME, GPU = "studio", "gpu-box"
+GIB = 1024**3
+OLD, NEW = "a3f9c1e2" + "5" * 56, "b7c4e1f3" + "8" * 56
+
+
+def iso(seconds: float) -> str:
+    return (START + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+class Script:
+    """The lines of one recording, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, at: float, host: str, kind: str, data: Data) -> None:
+        message = Message(v=1, seq=len(self.lines) + 1, at=iso(at), host=host, kind=kind, data=data)
+        self.lines.append(encode(message))
+
+    def write(self, name: str) -> None:
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / name).write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+
+
+def gpu_host(at: float) -> Devices:
+    load = 0.82 + 0.14 * math.sin(at / 7) - (0.5 if int(at / 9) % 5 == 4 else 0)
+    return Devices(
+        name="gpu-box",
+        devices=[
+            Device(
+                kind="cuda", name="NVIDIA H200", total_bytes=141 * GIB,
+                used_bytes=int((61.2 + 1.4 * math.sin(at / 11)) * GIB),
+                utilization=max(0.02, min(1.0, load)), temperature_c=61 + 3 * math.sin(at / 23), power_w=431.0 + 60 * math.sin(at / 7),
+                power_limit_w=700.0, sampled_at=iso(at),
+                processes=[DeviceProcess(pid=48211, name="python -m engine train", used_bytes=int(18.4 * GIB)),
+                           DeviceProcess(pid=3307, name="tritonserver", used_bytes=int(41.9 * GIB))],
+            ),
+            Device(kind="cpu", name="AMD EPYC 9354", total_bytes=128 * GIB, used_bytes=int(47.3 * GIB),
+                   utilization=0.31 + 0.08 * math.sin(at / 5), sampled_at=iso(at)),
+        ],
+        memory_total_bytes=128 * GIB, memory_available_bytes=int(80.7 * GIB),
+        disk_total_bytes=2000 * GIB, disk_free_bytes=int(580 * GIB),
+    )  # fmt: skip
+
+
+def laptop(at: float) -> Devices:
+    return Devices(
+        name="studio",
+        devices=[
+            Device(kind="mps", name="Apple M1", total_bytes=16 * GIB, sampled_at=iso(at),
+                   memory={"driver_bytes": int(2.1 * GIB), "allocated_bytes": int(1.4 * GIB), "system_bytes": int(9.8 * GIB)}),
+            Device(kind="cpu", name="Apple M1", total_bytes=16 * GIB, used_bytes=int(9.8 * GIB),
+                   utilization=0.23 + 0.11 * math.sin(at / 9), sampled_at=iso(at)),
+        ],
+        process_rss_bytes=41_000_000, memory_total_bytes=16 * GIB, memory_available_bytes=int(6.2 * GIB),
+        disk_total_bytes=494 * GIB, disk_free_bytes=int(143 * GIB),
+    )  # fmt: skip
+
+
+def slots(at: float, state: str = "live") -> Slots:
+    problem = "the worker was ended by the system while loading (out of memory)" if state == "down" else None
+    return Slots(
+        asis=Slot(port=8891, state="live", release=OLD, sha256=OLD, cycle=7, epoch=48, accuracy=0.852, checked_accuracy=0.850,
+                  architecture="litecnn_pro", precision="fp32", since=iso(-3 * 86400 - 4 * 3600), requests=1_204_311 + int(412 * at),
+                  requests_per_s=412 + 9 * math.sin(at / 6), errors=0, p50_ms=11.8, p99_ms=31.2, swaps=3, pid=811),
+        tobe=Slot(port=8892, state=state, release=NEW, sha256=NEW, cycle=8, epoch=51, accuracy=0.871, checked_accuracy=0.870,  # type: ignore[arg-type]
+                  architecture="litecnn_pro", precision="fp32", since=iso(-120), requests=2_412 + int(38 * at),
+                  requests_per_s=38 + 2 * math.sin(at / 5), errors=0, p50_ms=11.1, p99_ms=28.9, swaps=8, pid=812, problem=problem),
+        backups=[
+            Backup(name="model_8891_backup_20261117_132611.bin", release="7d10a9be" + "2" * 56, cycle=6, accuracy=0.840,
+                   at=iso(-3 * 86400 - 4 * 3600), bytes=8_600_000, verified=True),
+            Backup(name="model_8891_backup_20261109_091204.bin", release="51c0ffe2" + "1" * 56, cycle=4, accuracy=0.829,
+                   at=iso(-11 * 86400), bytes=8_600_000, verified=True),
+            Backup(name="model_8891_backup_20261101_180033.bin", release="0be5a77d" + "3" * 56, cycle=3, accuracy=0.811,
+                   at=iso(-19 * 86400), bytes=8_590_000, verified=False),
+        ],
+        total=3,
+    )  # fmt: skip
+
+
+def points(count: int) -> list[Point]:
+    dice = random.Random(7)
+    rows = []
+    for epoch in range(1, count + 1):
+        loss = 0.34 + 1.9 * math.exp(-epoch / 5) + dice.uniform(-0.03, 0.03)
+        accuracy = 0.872 - 0.62 * math.exp(-epoch / 4.4) + dice.uniform(-0.008, 0.008)
+        rows.append(Point(epoch=epoch, step=epoch * 312, train_loss=round(loss - 0.05, 4), loss=round(loss, 4),
+                          accuracy=round(accuracy, 4), learning_rate=0.003, samples_per_s=1204.0))  # fmt: skip
+    return rows
+
+
+def progress(at: float) -> Progress:
+    epoch = 23 + int(at // 47)
+    curve = points(epoch - 1)
+    best = max(curve, key=lambda point: point.accuracy or 0)
+    run = RunProgress(
+        run="0042", status="running", device="cuda", precision="bf16", epoch=epoch, epochs=50,
+        step=int(at % 47 / 47 * 312), steps=312, loss=curve[-1].loss, accuracy=curve[-1].accuracy,
+        samples_per_s=1204 + 20 * math.sin(at), eta_s=(50 - epoch) * 47 - at % 47 + 47, memory_bytes=int(18.4 * GIB),
+        predicted_bytes=int(18.9 * GIB), available_bytes=24 * GIB, batch_size=32, micro_batch=16,
+        best=Best(epoch=best.epoch, accuracy=best.accuracy), updated_at=iso(at), points=curve, points_total=len(curve),
+    )  # fmt: skip
+    return Progress(runs=[run], total=1)
+
+
+def runs() -> Runs:
+    return Runs(
+        runs=[
+            Run(run="0042", status="running", model="litecnn_pro", device="cuda", precision="bf16", epochs=50, cycle=9),
+            Run(run="0041", status="completed", model="litecnn_pro", device="cuda", epochs=51, cycle=8,
+                best=Best(epoch=51, accuracy=0.871), finished_at=iso(-900)),
+            Run(run="0040", status="interrupted", model="resnet34", device="cuda", epochs=30),
+        ],
+        total=42,
+    )  # fmt: skip
+
+
+def checkpoints() -> Checkpoints:
+    root = "/home/love-lee/mycnn"
+    rows = [
+        (8, "checkpoints_cycle8/best_model_cycle8.pth", 51, 0.871, 8_600_000, 720, "tobe", None),
+        (7, "checkpoints_cycle7/best_model_cycle7.pth", 48, 0.852, 8_600_000, 3 * 86400, "asis", None),
+        (6, "checkpoints_cycle6/best_model.pth", 50, 0.840, 8_600_000, 9 * 86400, "backup", None),
+        (5, "checkpoints_cycle5/best_model_cycle5.pth", None, None, 3_250_000, 12 * 86400, "rejected", "weights are not finite (NaN)"),
+        (4, "checkpoints_cycle4/LiteCNNPro_best.pth", 44, 0.829, 8_600_000, 14 * 86400, "backup", None),
+        (None, "checkpoints_combined/LiteCNNPro_best.pth", 60, 0.834, 11_900_000, 15 * 86400, "rejected", "cut off: the archive has no end"),
+        (3, "checkpoints_cycle3/best_model_cycle3.pth", 40, 0.811, 8_590_000, 20 * 86400, "backup", None),
+        (2, "checkpoints_cycle2/best_model_cycle2.pth", 38, 0.794, 8_590_000, 27 * 86400, "new", None),
+        (1, "checkpoints_cycle1/best_model_cycle1.pth", 30, 0.741, 8_590_000, 34 * 86400, "new", None),
+    ]  # fmt: skip
+    found = [
+        Checkpoint(path=f"{root}/{name}", cycle=cycle, epoch=epoch, accuracy=accuracy, bytes=size,
+                   sha256=f"{(index + 3) * 2654435761 % 2**32:08x}" * 8, saved_at=iso(-age), state=state, reason=reason)
+        for index, (cycle, name, epoch, accuracy, size, age, state, reason) in enumerate(rows)
+    ]  # fmt: skip
+    return Checkpoints(checkpoints=found, total=len(found))
+
+
+def comparison(current: bool = True) -> Comparison:
+    per_class = [
+        ClassResult(label=name, n=n, asis_correct=a, tobe_correct=b)
+        for name, n, a, b in (
+            ("beagle", 131, 118, 121), ("borzoi", 120, 96, 104), ("chow", 118, 109, 107), ("collie", 127, 101, 106),
+            ("corgi", 124, 112, 113), ("husky", 126, 99, 103), ("papillon", 119, 104, 104), ("pug", 125, 110, 112),
+            ("samoyed", 130, 113, 117), ("whippet", 120, 92, 92),
+        )
+    ]  # fmt: skip
+    differing = [
+        Differing(path=f"/home/love-lee/mycnn/data/thudogs/{label}/{label}_{number:05d}.jpg", label=label, asis=a, tobe=b)
+        for label, number, a, b in (("borzoi", 41, "whippet", "borzoi"), ("chow", 7, "chow", "samoyed"), ("collie", 112, "borzoi", "collie"))
+    ]  # fmt: skip
+    return Comparison(
+        id=14, n=1240, planned=1240, running=False, started_at=iso(-110), finished_at=iso(-70), seed=0,
+        asis=Side(release=OLD, port=8891, correct=1054, accuracy=0.850, ci95=[0.8291, 0.8688], errors=0, p50_ms=11.8, p99_ms=31.2),
+        tobe=Side(release=NEW, port=8892, correct=1079, accuracy=0.8702, ci95=[0.8503, 0.8878], errors=0, p50_ms=11.1, p99_ms=28.9),
+        both_right=1012, asis_only=42, tobe_only=67, both_wrong=119, difference=0.0202, difference_ci95=[0.0038, 0.0366],
+        p_value=0.0166, e_value=4.5, e_needed=20.0, verdict="undecided", images_needed=480, current=current,
+        per_class=per_class, differing=differing, differing_total=109,
+    )  # fmt: skip
+
+
+GATE = Gate(
+    open=False,
+    reason="the evidence is not there yet: e 4.5 of 20 over 1,240 images",
+    images_missing=480,
+    evidence={"n": 1240, "e_value": 4.5},
+)
+
+
+def events(at: float) -> Events:
+    rows = [
+        (-3 * 86400 - 4 * 3600, "promoted", "a3f9c1e2", "hana@studio", {"cycle": 7, "backup": "model_8891_backup_20261117_132611.bin"}),
+        (-12 * 86400, "refused", "best_model_cycle5.pth", "cron", {"reason": "weights are not finite (NaN)"}),
+        (-7200, "started", "serve", "root", {}),
+        (-1500, "trained", "0041", "hana@gpu-box", {"accuracy": 0.871, "cycle": 8}),
+        (-140, "synced", "best_model_cycle8.pth", "cron", {"cycle": 8}),
+        (-120, "deployed", "b7c4e1f3", "cron", {"cycle": 8}),
+        (-118, "notified", "discord", "cron", {}),
+        (-70, "compared", "14", "hana@studio", {"verdict": "undecided"}),
+    ]  # fmt: skip
+    found = [
+        Event(id=index + 211, at=iso(then), kind=kind, subject=subject, actor=actor, host=HOME, detail=detail)
+        for index, (then, kind, subject, actor, detail) in enumerate(rows)
+    ]
+    return Events(events=sorted(found, key=lambda event: event.at), total=218, head="9c" * 32)
+
+
+def health(at: float, gpu: str = "live") -> Health:
+    return Health(
+        sources=[
+            Source(name="slots", state="live", since=iso(-3600)),
+            Source(name=f"host {GPU}", state=gpu, since=iso(-3600 if gpu == "live" else at - 90),  # type: ignore[arg-type]
+                   detail=None if gpu == "live" else "ssh: connection timed out"),
+        ],
+        gate=GATE, next=Next(action="more_images", text="about 480 more images, then promote", images=480),
+        last_sync=LastSync(at=iso(-140), changed=True, deployed=True, release=NEW, candidate="best_model_cycle8.pth"),
+        poll_s=1800.0, workspace="/Users/hana/.understudy", version="0.1.0",
+    )  # fmt: skip
+
+
+def evening(seconds: int = 120) -> Script:
+    script = Script()
+    for at in range(seconds):
+        script.say(at, GPU, "devices", gpu_host(at))
+        script.say(at, HOME, "devices", laptop(at))
+        script.say(at, HOME, "progress", progress(at))
+        if at % 30 == 0:
+            script.say(at, HOME, "slots", slots(at))
+            script.say(at, HOME, "runs", runs())
+            script.say(at, HOME, "checkpoints", checkpoints())
+            script.say(at, HOME, "ab", Ab(comparison=comparison(), gate=GATE, total=14))
+            script.say(at, HOME, "events", events(at))
+            script.say(at, HOME, "health", health(at))
+        elif at % 2 == 0:
+            script.say(at, HOME, "slots", slots(at))
+    return script
+
+
+def trouble() -> Script:
+    """A slot that is down, a GPU host that does not answer, a run that failed, an AS-IS that wins."""
+    script = Script()
+    script.say(0, HOME, "slots", slots(0, "down"))
+    host = gpu_host(0)
+    old = Devices(name=host.name, devices=host.devices, state="offline", since=iso(-90), problem="ssh: connection timed out",
+                  memory_total_bytes=host.memory_total_bytes, memory_available_bytes=host.memory_available_bytes)  # fmt: skip
+    script.say(0, GPU, "devices", old)
+    script.say(0, HOME, "devices", laptop(0))
+    script.say(0, HOME, "runs", Runs(runs=[Run(run="0043", status="failed", problem="out of memory")], total=43))
+    script.say(0, HOME, "checkpoints", checkpoints())
+    gate = Gate(open=False, reason="AS-IS or TO-BE has changed since they were compared")
+    script.say(0, HOME, "ab", Ab(comparison=comparison(current=False), gate=gate, total=14))
+    script.say(0, HOME, "events", events(0))
+    story = health(0, "offline")
+    script.say(0, HOME, "health", Health(
+        sources=story.sources, gate=gate, next=Next(action="look", text="look at TO-BE: it is down"),
+        last_sync=LastSync(at=iso(-5000), error="the source does not answer"), missed_looks=2, poll_s=1800.0,
+    ))  # fmt: skip
+    return script
+
+
+def empty() -> Script:
+    """A fresh workspace: nothing trained, nothing served."""
+    script = Script()
+    nothing = Slots(asis=Slot(port=8891, state="empty"), tobe=Slot(port=8892, state="empty"))
+    script.say(0, HOME, "devices", laptop(0))
+    script.say(0, HOME, "slots", nothing)
+    script.say(0, HOME, "runs", Runs())
+    script.say(0, HOME, "progress", Progress())
+    script.say(0, HOME, "checkpoints", Checkpoints())
+    gate = Gate(open=False, reason="nothing has been compared yet")
+    script.say(0, HOME, "ab", Ab(gate=gate))
+    script.say(0, HOME, "events", Events())
+    script.say(0, HOME, "health", Health(gate=gate, next=Next(action="train", text="train a first model")))
+    return script
+
+
+if __name__ == "__main__":
+    evening().write("evening.jsonl")
+    trouble().write("trouble.jsonl")
+    empty().write("empty.jsonl")
