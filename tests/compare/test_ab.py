@@ -21,8 +21,7 @@ from engine.errors import Busy, Failed, UsageError
 from engine.store.events import read_events
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
-
-from .conftest import Slot, write_images
+from tests.compare.conftest import Slot, write_images
 
 Pair = tuple[Slot, Slot]
 

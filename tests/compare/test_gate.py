@@ -21,8 +21,7 @@ from engine.release.slots import write_pointer
 from engine.store.clock import timestamp
 from engine.store.files import write_json
 from engine.store.workspace import Workspace
-
-from .conftest import release_of
+from tests.compare.conftest import release_of
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from engine.compare.images import draw, fingerprint, known_to_both, labelled_set
 from engine.config import Settings, load_settings
 from engine.errors import UsageError
 from engine.store.workspace import Workspace
-
-from .conftest import write_images
+from tests.compare.conftest import write_images
 
 
 def plain(workspace: Workspace, *overrides: str) -> Settings:
