@@ -33,8 +33,8 @@ def weights(seed: int = 0, classes: int = len(CLASSES), **settings: Any) -> dict
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.2)  # type: ignore[union-attr, operator]
-                module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
     return net.state_dict()
 
 

@@ -1,0 +1,91 @@
+"""Changes of a slot whose server runs: it warms the new release first, and keeps the old one when it cannot."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine.config import load_settings
+from engine.release.control import slot_stats
+from engine.release.slots import read_pointer
+from engine.store.events import read_events
+from engine.store.workspace import Workspace
+from tests.conftest import PROJECT, Result
+from tests.release.bundles import make_release, put
+
+Engine = Callable[..., Result]
+
+
+@pytest.fixture
+def server(engine: Engine, used: tuple[Workspace, Path, Path], config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`serve asis` with the second checkpoint's release live."""
+    workspace = used[0]
+    assert engine("promote", "--force", "--reason", "test").code == 0
+    command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+    child = subprocess.Popen([*command, "serve", "asis"], cwd=PROJECT, stdin=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while (slot_stats(workspace, "asis") or {}).get("state") != "live":
+        assert child.poll() is None
+        assert time.monotonic() < deadline, "the slot never came up"
+        time.sleep(0.05)
+    yield child
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+    child.wait(30)
+
+
+def served(config: Path) -> str:
+    port = load_settings(config).settings.port("asis")
+    return str(httpx.get(f"http://127.0.0.1:{port}/model", timeout=10).json()["release"])
+
+
+def test_the_server_follows_a_promotion_and_a_rollback(
+    engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes], config: Path
+) -> None:
+    _, first, _ = used
+    before = served(config)
+    release = engine("deploy", str(first), "--json").json["release"]
+    done = engine("promote", "--force", "--reason", "test", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["live"], served(config)) == (True, release)
+    back = engine("rollback", done.json["backup"], "--json")
+    assert (back.json["live"], served(config)) == (True, before)
+
+
+def test_a_release_that_does_not_load_leaves_the_old_one(
+    engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes], config: Path
+) -> None:
+    workspace = used[0]
+    before, pointer = served(config), read_pointer(workspace, "asis")
+    put(workspace, "tobe", make_release(workspace, "no net at all"))
+    events = read_events(workspace)
+    failed = engine("promote", "--force", "--reason", "test", "--json")
+    assert failed.code == 1
+    assert failed.json["error"]["hint"]
+    assert failed.json["error"]["kind"] != "defect"
+    assert (served(config), read_pointer(workspace, "asis")) == (before, pointer)
+    assert not list(workspace.backups.glob("*"))
+    assert not workspace.journal.exists()
+    assert [event["kind"] for event in read_events(workspace)] == [event["kind"] for event in events]
+
+
+def test_a_server_that_dies_leaves_a_whole_slot(
+    engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes]
+) -> None:
+    workspace, first, _ = used
+    release = engine("deploy", str(first), "--json").json["release"]
+    server.send_signal(signal.SIGKILL)
+    server.wait(30)
+    done = engine("promote", "--force", "--reason", "test", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["live"], done.json["to"]) == (False, release)
+    pointer = read_pointer(workspace, "asis")
+    assert pointer is not None
+    assert pointer.release == release
