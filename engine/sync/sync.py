@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.checkpoints.naming import Candidate, choose
 from engine.config import Settings
-from engine.errors import Busy, Failed, UnderstudyError
+from engine.errors import Busy, Failed, UnderstudyError, UsageError
 from engine.release.hold import held
 from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import timestamp
@@ -73,7 +73,8 @@ def sync(
         NothingAdmissible: every checkpoint there is refused or unreadable.
         UsageError: the settings do not name a source.
     """
-    look = _Look(workspace, settings, dry_run, wait, say, alert)
+    source = open_source(workspace, settings)
+    look = _Look(workspace, settings, source, dry_run, wait, say, alert)
     if dry_run:
         return look.run()
     with hold(workspace.lock("sync"), "sync", wait=wait):
@@ -91,13 +92,14 @@ class _Look:
         self,
         workspace: Workspace,
         settings: Settings,
+        source: Source,
         dry_run: bool,
         wait: bool,
         say: Callable[[str], None],
         alert: Callable[[str, str, str], None],
     ) -> None:
-        self.workspace, self.settings, self.dry_run, self.wait = workspace, settings, dry_run, wait
-        self.say, self.alert = say, alert
+        self.workspace, self.settings, self.source = workspace, settings, source
+        self.dry_run, self.wait, self.say, self.alert = dry_run, wait, say, alert
         self.started = time.monotonic()
         self.last = read_last(workspace)
         self.skipped: dict[str, str] = {}
@@ -116,7 +118,7 @@ class _Look:
                 self.alert("sync cannot look at its source", error.message, error.hint)
             self._record(self._result(None), error)
             raise
-        except Busy:
+        except (Busy, UsageError):
             raise
         except UnderstudyError as error:
             self._record(error.payload if isinstance(error, NothingAdmissible) else self._result(None), error)
@@ -129,7 +131,7 @@ class _Look:
         return result
 
     def run(self) -> dict[str, Any]:
-        with open_source(self.workspace, self.settings) as source:
+        with self.source as source:
             choice = choose(source.listing(), time.time())
             self.root = source.root
             self.skipped = {self._full(item["path"]): item["reason"] for item in choice.skipped}
@@ -244,10 +246,18 @@ class _Look:
         if not resumed:
             part.unlink(missing_ok=True)
         self.say(f"fetching {candidate.path}")
-        source.fetch(candidate.path, part)
-        if resumed and sha256_file(part) != seen.sha256:
-            part.unlink()
+        try:
             source.fetch(candidate.path, part)
+            if resumed and sha256_file(part) != seen.sha256:
+                part.unlink()
+                source.fetch(candidate.path, part)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise Failed(
+                f"cannot write the checkpoint to {part.parent} ({error.strerror})",
+                "make room there",
+                kind="disk_full",
+            ) from None
         if sha256_file(part) != seen.sha256 or source.digest(candidate.path).sha256 != seen.sha256:
             part.unlink()
             raise _PutOff("changed while it was copied; the copy was dropped, looked at again next time")

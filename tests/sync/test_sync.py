@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from engine.config import Settings, load_settings
-from engine.errors import Busy
+from engine.errors import Busy, Failed
 from engine.release.admit import admit
 from engine.release.hold import hold, unhold
 from engine.release.slots import read_pointer
@@ -344,6 +345,32 @@ def test_a_source_out_of_reach_alerts_once_and_says_when_it_is_back(road: Road) 
     assert road.kinds() == ["alert", "alert"]
     assert len(road.alerts) == 2
     assert road.state()["failing_since"] is None
+
+
+def test_a_full_disk_ends_cleanly(road: Road) -> None:
+    road.put("a", "checkpoints_cycle1/best_model.pth", 100)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(Failed) as error:
+            road.look({"fetching": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.kind == "disk_full"
+    assert list(road.workspace.incoming.iterdir()) == []
+    assert road.look()["deployed"] is True
+
+
+def test_with_nothing_to_do_nothing_heavy_is_imported(road: Road) -> None:
+    road.put("bad", "checkpoints_cycle2/best_model.pth", 50)
+    road.put("a", "checkpoints_cycle1/best_model.pth", 100)
+    road.look()
+    words = [*road.command()[3:], "--json"]
+    script = f"import sys\nfrom engine.cli.main import main\ncode = main({words!r})\n"
+    script += "print(code, sorted({'torch', 'asyncssh', 'httpx', 'numpy', 'onnx'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    answer, heavy = done.stdout.splitlines()
+    assert json.loads(answer)["changed"] is False
+    assert heavy == "0 []"
 
 
 def test_a_dry_run_changes_nothing(road: Road) -> None:

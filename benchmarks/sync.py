@@ -1,0 +1,161 @@
+"""`sync` with nothing to do, as cron runs it: wall time and peak memory of the whole process.
+
+    python -m benchmarks.sync [--json]
+
+Local, and over SSH to an sshd on loopback where there is one; the source's best checkpoint has 8 MB and is
+what TO-BE holds. Median of seven child processes. Targets (local): 0.45 s and 70 MB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.release.slots import Pointer, pointer_path
+from engine.store.clock import timestamp
+from engine.store.files import atomic_write, digest_file
+from engine.store.workspace import Workspace
+
+RUNS = 7
+BYTES = 8_000_000
+TARGETS = {"local": (0.45, 70_000_000)}
+SSHD = Path("/usr/sbin/sshd")
+SFTP = [
+    Path("/usr/lib/openssh/sftp-server"),
+    Path("/usr/libexec/openssh/sftp-server"),
+    Path("/usr/libexec/sftp-server"),
+]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print; with --json one object `{results}`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root = folder / "mycnn"
+        workspace = _prepare(folder, root)
+        results = [_measure("local", workspace, [f"source.root={root}"])]
+        with _sshd(folder) as words:
+            if words is not None:
+                results.append(_measure("ssh, loopback", workspace, [f"source.root={root}", *words]))
+    if "--json" in (sys.argv[1:] if argv is None else argv):
+        print(json.dumps({"results": results}))
+        return
+    for result in results:
+        target = (
+            f"  (target {result['target_s']} s, {result['target_bytes'] / 1e6:.0f} MB)"
+            if result["target_s"]
+            else ""
+        )
+        print(
+            f"sync with nothing to do, {result['source']}: {result['wall_s']:.3f} s "
+            f"(CPU {result['cpu_s']:.3f} s), "
+            f"{result['peak_bytes'] / 1e6:.1f} MB{target}"
+        )
+
+
+def _prepare(folder: Path, root: Path) -> Workspace:
+    """A source with one best checkpoint among others, and a TO-BE that holds it already."""
+    for cycle in range(1, 9):
+        place = root / f"checkpoints_cycle{cycle}"
+        place.mkdir(parents=True)
+        (place / f"best_model_cycle{cycle}.pth").write_bytes(secrets.token_bytes(BYTES if cycle == 8 else 1000))
+        for epoch in range(0, 100, 10):
+            (place / f"checkpoint_epoch{epoch}.pth").write_bytes(b"x")
+    best = root / "checkpoints_cycle8" / "best_model_cycle8.pth"
+    digest = digest_file(best)
+    workspace = Workspace(folder / "workspace")
+    pointer = Pointer.model_validate(
+        {
+            "release": digest.sha256,
+            "since": timestamp(),
+            "precision": "fp32",
+            "architecture": "litecnn_pro",
+            "checkpoint": {"name": best.name, "sha256": digest.sha256, "md5": digest.md5, "bytes": digest.bytes},
+            "transaction": "benchmark",
+        }
+    )
+    atomic_write(pointer_path(workspace, "tobe"), pointer.model_dump_json())
+    return workspace
+
+
+def _measure(source: str, workspace: Workspace, words: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "engine", "--workspace", str(workspace.root), "sync", "--json", *words]
+    walls, cpus, peaks = [], [], []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert child.stdout is not None
+        answer = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        walls.append(time.perf_counter() - began)
+        cpus.append(usage.ru_utime + usage.ru_stime)
+        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode != 0 or json.loads(answer)["changed"] is not False:
+            raise SystemExit(f"sync did not find nothing to do: {answer.decode()}")
+    target_s, target_bytes = TARGETS.get(source, (None, None))
+    return {
+        "source": source,
+        "wall_s": round(statistics.median(walls), 3),
+        "cpu_s": round(statistics.median(cpus), 3),
+        "peak_bytes": int(statistics.median(peaks)),
+        "target_s": target_s,
+        "target_bytes": target_bytes,
+        "runs": RUNS,
+    }
+
+
+@contextlib.contextmanager
+def _sshd(folder: Path) -> Iterator[list[str] | None]:
+    """The overrides that point at an sshd of this user's own, or None where there is none to start."""
+    sftp = next((path for path in SFTP if path.exists()), None)
+    if not SSHD.exists() or sftp is None or shutil.which("ssh-keygen") is None:
+        print("no OpenSSH server on this host: local only", file=sys.stderr)
+        yield None
+        return
+    for key in ("user", "host"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nSubsystem sftp {sftp}\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen([str(SSHD), "-D", "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield [
+            "source.kind=ssh",
+            "source.host=127.0.0.1",
+            f"source.port={port}",
+            f"source.user={getpass.getuser()}",
+            f"source.key={folder}/user",
+            f"source.known_hosts={folder}/known_hosts",
+        ]
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+if __name__ == "__main__":
+    main()
