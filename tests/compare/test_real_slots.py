@@ -72,7 +72,7 @@ def test_the_better_release_wins_and_opens_the_gate(
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["n"], result["tobe"]["correct"], result["asis_only"]) == (120, 120, 0)
-    assert result["tobe_only"] >= 20
+    assert result["tobe_only"] >= 10
     assert (result["verdict"], result["gate"]["open"]) == ("tobe", True)
     assert (result["asis"]["errors"], result["tobe"]["errors"]) == (0, 0)
     assert result["asis"]["port"] == served.ports["asis"]
