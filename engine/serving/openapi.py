@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of a slot's HTTP, the same on both ports."""
+"""The OpenAPI 3.0 description of a slot's HTTP, the same on both ports (3.0: what the bundled Swagger UI reads)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODEL = "understudy"
 def document(title: str) -> dict[str, Any]:
     """The whole description; `title` is the slot's, "AS-IS" or "TO-BE"."""
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.0.3",
         "info": {
             "title": f"Understudy {title}",
             "version": __version__,
@@ -175,7 +175,7 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 
 _TEXT, _WHOLE, _NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
-_MAYBE_WHOLE, _MAYBE_NUMBER = {"type": ["integer", "null"]}, {"type": ["number", "null"]}
+_MAYBE_WHOLE, _MAYBE_NUMBER = {**_WHOLE, "nullable": True}, {**_NUMBER, "nullable": True}
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 _SHAPE = {"type": "array", "items": _WHOLE}
 _TENSOR = _object(name=_TEXT, datatype={"type": "string", "enum": ["FP32"]}, shape=_SHAPE)

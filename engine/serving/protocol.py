@@ -18,17 +18,21 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _LEAST_DISCARDED = 64 * 1024 * 1024
 
 
-def limited_protocol(receive_timeout_s: float, max_body_bytes: int) -> type[asyncio.Protocol]:
+def limited_protocol(
+    receive_timeout_s: float, max_body_bytes: int, *, logs: bool = False
+) -> type[asyncio.Protocol]:
     """A protocol class for `uvicorn.Config(http=...)`.
 
     Args:
         receive_timeout_s: seconds in which headers must be there, and then the body (plus a second for
             every 64 KiB that came); else 408 and the connection is closed.
         max_body_bytes: a client that was refused may send twice this (at least 64 MiB) before it is cut off.
+        logs: whether each request gets a line in the log `uvicorn.access`.
     """
 
     class Limited(_LimitedProtocol):
         timeout_s = receive_timeout_s
+        logs_requests = logs
         most_discarded = max(_LEAST_DISCARDED, 2 * max_body_bytes)
 
     return Limited
@@ -36,10 +40,12 @@ def limited_protocol(receive_timeout_s: float, max_body_bytes: int) -> type[asyn
 
 class _LimitedProtocol(HttpToolsProtocol):
     timeout_s: float
+    logs_requests: bool
     most_discarded: int
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.access_log = self.logs_requests
         self._receiving_since = time.monotonic()
         self._in_headers, self._in_body = True, False
         self._received = self._discarded = 0

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 
 from engine.config.schema import Servers
-from engine.errors import UnderstudyError
+from engine.errors import UnderstudyError, UsageError
 from engine.release.control import socket_path
 from engine.serving.address import listen_on
 from engine.serving.app import App
@@ -51,16 +51,18 @@ def serve_slot(
     """
     host, port = servers.host, getattr(servers, name).port
     _allow_many_connections()
-    with hold(workspace.lock(f"serve-{name}"), f"serve {name} on port {port}"):
-        public = listen_on(host, port)
-        with contextlib.closing(public):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(workspace.lock(f"serve-{name}"), f"serve {name} on port {port}"))
+            public = stack.enter_context(contextlib.closing(listen_on(host, port)))
             path = socket_path(workspace, name)
-            private = private_socket(path)
-            try:
-                return uvloop.run(_Server(workspace, servers, name, announce).run(public, private, tied=tied))
-            finally:
-                private.close()
-                path.unlink(missing_ok=True)
+            private = stack.enter_context(contextlib.closing(private_socket(path)))
+        except OSError as error:
+            raise UsageError(
+                f"the workspace {workspace.root} cannot be used ({error})", "check its path and its rights"
+            ) from None
+        stack.callback(path.unlink, missing_ok=True)
+        return uvloop.run(_Server(workspace, servers, name, announce).run(public, private, tied=tied))
 
 
 def _allow_many_connections() -> None:
@@ -97,9 +99,8 @@ class _Server:
         )
         self._app = App(self._slot, self._servers.queue, self._servers.max_wait_s, self._servers.max_body_bytes)
         self._changed()
-        http = limited_protocol(self._servers.receive_timeout_s, self._servers.max_body_bytes)
-        self._front = _Quiet(self._config(self._app, http))
-        self._channel = _Quiet(self._config(Private(self._slot, self.stats), http))
+        self._front = _Quiet(self._config(self._app, logs=self._servers.access_log))
+        self._channel = _Quiet(self._config(Private(self._slot, self.stats), logs=False))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -117,20 +118,20 @@ class _Server:
             await asyncio.gather(*self._records, return_exceptions=True)
         return self._signal
 
-    def _config(self, app: Any, http: Any) -> uvicorn.Config:
+    def _config(self, app: Any, *, logs: bool) -> uvicorn.Config:
+        servers = self._servers
         return uvicorn.Config(
             app,
-            http=http,
+            http=limited_protocol(servers.receive_timeout_s, servers.max_body_bytes, logs=logs),
             ws="none",
             loop="none",
             lifespan="off",
             interface="asgi3",
             log_config=None,
-            access_log=self._servers.access_log and app is self._app,
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(self._servers.drain_timeout_s)),
+            timeout_graceful_shutdown=max(1, round(servers.drain_timeout_s)),
         )
 
     async def _follow(self) -> None:

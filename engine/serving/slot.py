@@ -105,9 +105,9 @@ class Slot:
             WorkerGone: the worker died twice.
         """
         try:
-            return await (self._active or await self._replacement()).ask(kind, argument, body)
+            return await (await self._worker()).ask(kind, argument, body)
         except WorkerGone:
-            return await (self._active or await self._replacement()).ask(kind, argument, body)
+            return await (await self._worker()).ask(kind, argument, body)
 
     def refuse_if_unavailable(self) -> None:
         """Raise Unavailable where waiting would not help: the slot is empty, or loads its first release."""
@@ -120,13 +120,24 @@ class Slot:
                 "empty", self.problem or f"the slot {self.name} holds no release", "deploy or promote one first"
             )
 
-    async def _replacement(self) -> Link:
-        self.refuse_if_unavailable()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._available.wait(), _WAIT_FOR_WORKER_S)
-        if self._active is None:
-            raise Unavailable("no_worker", "the model's process died and is not back yet", "try again in a while")
-        return self._active
+    async def _worker(self) -> Link:
+        """The worker that answers now; while a dead one is being replaced, its successor."""
+        deadline = time.monotonic() + _WAIT_FOR_WORKER_S
+        while True:
+            link = self._active
+            if link is not None and not link.gone.is_set():
+                return link
+            self.refuse_if_unavailable()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Unavailable(
+                    "no_worker", "the model's process died and is not back yet", "try again in a while"
+                )
+            if link is not None:
+                await asyncio.sleep(0.001)  # dead, and `_watch` is about to see it
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._available.wait(), left)
 
     async def run(self) -> None:
         """Follow the pointer until cancelled."""

@@ -172,6 +172,7 @@ def test_documentation_is_complete_and_of_its_own(live: Served) -> None:
     assert {"/predict", "/model", "/health/live", "/health/ready", "/metrics", "/docs", "/v2"} <= set(
         described["paths"]
     )
+    assert described["openapi"].startswith("3.0")  # what the bundled Swagger UI reads
     predict = described["paths"]["/predict"]["post"]
     assert set(predict["responses"]) >= {"200", "400", "413", "415", "422", "503"}
     known = described["components"]["schemas"]

@@ -61,6 +61,25 @@ def test_wrong_hosts_and_equal_ports(engine: Callable[..., Result]) -> None:
     assert engine("serve", "servers.asis.port=7001", "servers.tobe.port=7001").code == 2
 
 
+def test_a_workspace_that_is_a_file(engine: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = engine("serve", "asis", "--workspace", str(tmp_path / "file"))
+    assert result.code == 2, result
+    assert "check its path" in result.err
+
+
+def test_the_access_log_is_there_on_request(workspace: Workspace, serve: Callable[..., Served]) -> None:
+    served = serve(workspace, "servers.access_log=true")
+    served.state()
+    served.http.get("/health/live")
+    served.stats()
+    assert served.stop() == 0
+    assert served.process.stderr is not None
+    lines = [line for line in served.process.stderr.read().splitlines() if "HTTP/1.1" in line]
+    assert len(lines) == 1
+    assert '"GET /health/live HTTP/1.1" 200' in lines[0]
+
+
 def test_a_second_server_of_a_slot_is_busy(
     workspace: Workspace, engine: Callable[..., Result], empty: Served
 ) -> None:
