@@ -85,28 +85,19 @@ def admit(
     if precision != "fp32":
         raise UsageError(f"a release of precision '{precision}' cannot be made yet", "leave --format out")
     digest = examine(checkpoint, name, settings)
-    key = _fingerprint(settings)
     if why := rejection(workspace, sha256=digest.sha256):
         raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")
-    with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
-        _sweep(workspace)
-        if old := _remembered(workspace, settings, digest.sha256, None if new_classes_reason else expect_classes):
-            raise Rejected(
-                f"{name} {old['message']}", old["hint"], check=old["check"], dangerous=old.get("dangerous", False)
+    try:
+        with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
+            return _admit(
+                workspace, settings, checkpoint, digest, name, cycle, expect_classes, new_classes_reason, notes
             )
-        release = _made_before(workspace, digest.sha256, key, new_classes_reason)
-        try:
-            if release is None:
-                expected = None if new_classes_reason else expect_classes
-                release = _make(
-                    workspace, settings, checkpoint, digest, name, cycle, expected, new_classes_reason, notes
-                )
-                _note_release(workspace, digest.sha256, key, new_classes_reason, release.id)
-            elif expect_classes is not None and new_classes_reason is None:
-                check_classes(release.manifest.classes, expect_classes)
-        except Refusal as refusal:
-            raise _record(workspace, settings, refusal, digest, name, cycle, expect_classes) from None
-        return release
+    except OSError as error:
+        raise Failed(
+            f"{name} could not be made into a release ({error.strerror or error})",
+            "free disk space or mend the rights of the workspace, then try again",
+            kind="disk",
+        ) from error
 
 
 def examine(checkpoint: Path, name: str, settings: Settings) -> Digest:
@@ -169,6 +160,38 @@ def production_classes(workspace: Workspace) -> list[str] | None:
         return read_release(release_path(workspace, pointer.release)).manifest.classes
     except Failed:
         return None
+
+
+def _admit(
+    workspace: Workspace,
+    settings: Settings,
+    checkpoint: Path,
+    digest: Digest,
+    name: str,
+    cycle: int | None,
+    expect_classes: list[str] | None,
+    new_classes_reason: str | None,
+    notes: list[str] | None,
+) -> Release:
+    key = _fingerprint(settings)
+    _sweep(workspace)
+    if old := _remembered(workspace, settings, digest.sha256, None if new_classes_reason else expect_classes):
+        raise Rejected(
+            f"{name} {old['message']}", old["hint"], check=old["check"], dangerous=old.get("dangerous", False)
+        )
+    release = _made_before(workspace, digest.sha256, key, new_classes_reason)
+    try:
+        if release is None:
+            expected = None if new_classes_reason else expect_classes
+            release = _make(
+                workspace, settings, checkpoint, digest, name, cycle, expected, new_classes_reason, notes
+            )
+            _note_release(workspace, digest.sha256, key, new_classes_reason, release.id)
+        elif expect_classes is not None and new_classes_reason is None:
+            check_classes(release.manifest.classes, expect_classes)
+    except Refusal as refusal:
+        raise _record(workspace, settings, refusal, digest, name, cycle, expect_classes) from None
+    return release
 
 
 def _stays(link: Path, settings: Settings) -> bool:
@@ -259,10 +282,7 @@ def _make(
     _need_room(workspace, 4 * digest.bytes + 64 * 1024 * 1024)
     with _scratch(workspace) as folder:
         copy = folder / "checkpoint.pth"
-        try:
-            shutil.copyfile(checkpoint, copy)
-        except OSError as error:
-            raise Failed(f"{name} cannot be copied ({error.strerror})", "check the disk and its rights") from None
+        shutil.copyfile(checkpoint, copy)
         if digest_file(copy) != digest:
             raise Failed(f"{name} changed while it was read", "try again when it is written", kind="moving")
         result = run_child(workspace, settings, folder, copy, digest.bytes, name, expect_classes)

@@ -126,13 +126,17 @@ def switch(
         live = control.follow(workspace, slot)
         event = _finish(workspace, intent)
     except BaseException as error:
-        _undo(workspace, intent)
+        mend = "free disk space or mend the rights of the workspace, then try again"
+        try:
+            _undo(workspace, intent, _reason(error))
+        except OSError as second:
+            reason = second.strerror or str(second)
+            said = f"{verb} stopped and could not be undone yet ({reason}); the next command does it"
+            raise Failed(said, mend, kind="disk") from error
         if isinstance(error, OSError):
-            raise Failed(
-                f"{verb} stopped: {error.strerror or error}; {TITLES[slot]} holds what it held",
-                "free disk space or mend the rights of the workspace, then try again",
-                kind="disk",
-            ) from error
+            reason = error.strerror or str(error)
+            said = f"{verb} stopped ({reason}); {TITLES[slot]} holds what it held"
+            raise Failed(said, mend, kind="disk") from error
         raise
     return Switched(intent.transaction, slot, intent.previous, release.id, intent.backup, live, event)
 
@@ -148,7 +152,7 @@ def recover(workspace: Workspace) -> str | None:
         if _points_at(workspace, intent):
             outcome = _carry_on(workspace, intent)
         else:
-            _undo(workspace, intent)
+            _undo(workspace, intent, "its process died")
             outcome = "undone"
     _sweep(workspace)
     return outcome
@@ -171,9 +175,9 @@ def _carry_on(workspace: Workspace, intent: Intent) -> str:
         # What AS-IS would run must still be what the transaction verified.
         read_release(release_path(workspace, intent.target), expect=intent.target)
         control.follow(workspace, intent.slot)
-    except Failed:
+    except Failed as error:
         if _logged(workspace, intent.transaction) is None:
-            _undo(workspace, intent)
+            _undo(workspace, intent, f"its process died, and then {error.message}")
             return "undone"
     _finish(workspace, intent, recovered=True)
     return "finished"
@@ -208,7 +212,7 @@ def _finish(workspace: Workspace, intent: Intent, *, recovered: bool = False) ->
     return event
 
 
-def _undo(workspace: Workspace, intent: Intent) -> None:
+def _undo(workspace: Workspace, intent: Intent, reason: str) -> None:
     """Put back what the intent changed. Each part may have been done already, by a crash or another undo."""
     if _logged(workspace, intent.transaction) is not None:
         _drop_journal(workspace)  # it was done and recorded: an interrupt came after the last step
@@ -224,7 +228,42 @@ def _undo(workspace: Workspace, intent: Intent) -> None:
             control.follow(workspace, intent.slot)
     if intent.backup:
         (workspace.backups / intent.backup).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a full disk has undone it as well: putting back comes first
+        _record_undone(workspace, intent, reason)
     _drop_journal(workspace)
+
+
+def _record_undone(workspace: Workspace, intent: Intent, reason: str) -> None:
+    """One alert for a change that did not come about; the same one again and again is said once."""
+    for event in reversed(read_events(workspace)):
+        detail = event["detail"]
+        if detail.get("slot") == intent.slot:
+            if (detail.get("target"), detail.get("reason")) == (intent.target, reason):
+                return
+            break
+    append_event(
+        workspace,
+        "alert",
+        TITLES[intent.slot],
+        {
+            "severity": "warning",
+            "verb": intent.verb,
+            "slot": intent.slot,
+            "undone": intent.transaction,
+            "target": intent.target,
+            "reason": reason,
+            "begun_by": intent.actor,
+            "begun_at": intent.at,
+        },
+    )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Failed):
+        return error.message
+    if isinstance(error, KeyboardInterrupt):
+        return "it was interrupted"
+    return f"{type(error).__name__}: {error}"
 
 
 def _drop_journal(workspace: Workspace) -> None:

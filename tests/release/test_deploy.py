@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine.config import Settings
@@ -18,7 +22,7 @@ from engine.store.events import read_events
 from engine.store.files import digest_file
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
-from tests.conftest import Result
+from tests.conftest import PROJECT, Result
 from tests.release import checkpoints
 
 Engine = Callable[..., Result]
@@ -174,3 +178,32 @@ def test_rooms_above_call_deploy(used: Used, settings: Settings) -> None:
     pointer = read_pointer(workspace, "tobe")
     assert pointer is not None
     assert pointer.release == release.id
+
+
+def test_a_deploy_that_is_killed_while_it_converts_takes_its_child_along(
+    engine: Engine, used: Used, config: Path, tmp_path: Path
+) -> None:
+    workspace, _, _ = used
+    path = checkpoints.save(tmp_path / "best_model.pth", checkpoints.content(9))
+    before = read_pointer(workspace, "tobe")
+    command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+    deploying = subprocess.Popen([*command, "deploy", str(path)], cwd=PROJECT)
+    deadline = time.monotonic() + 60
+    while not (found := [pid for pid in psutil.pids() if _runs(pid, str(workspace.incoming))]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    deploying.kill()
+    deploying.wait()
+    psutil.wait_procs([psutil.Process(pid) for pid in found if psutil.pid_exists(pid)], timeout=30)
+    assert not [pid for pid in found if _runs(pid, str(workspace.incoming))]
+    assert read_pointer(workspace, "tobe") == before
+    (tmp_path / "text.pth").write_text("x")
+    assert engine("deploy", str(tmp_path / "text.pth")).code == 1
+    assert not list(workspace.incoming.iterdir()), "the next command drops the scratch"
+
+
+def _runs(pid: int, word: str) -> bool:
+    try:
+        return any(word in part for part in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False

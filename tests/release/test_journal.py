@@ -75,6 +75,9 @@ def test_a_kill_at_any_step_is_finished_or_undone(
     if promoted:
         detail = promotions(workspace)[-1]["detail"]
         assert (detail["from"], detail["transaction"]) == (pair[0], asis.transaction)
+    begun = promoted or (step, when) != ("intent", "before")
+    alerts = [event for event in read_events(workspace) if event["kind"] == "alert"]
+    assert len(alerts) == (begun and not promoted), "an outcome is recorded once"
 
 
 @pytest.mark.parametrize(

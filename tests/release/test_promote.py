@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -285,6 +286,34 @@ def test_two_promotions_at_once(workspace: Workspace, pair: tuple[Release, Relea
     assert sum(event["kind"] == "promoted" for event in read_events(workspace)) == 2
     for child, out, _ in answers:
         assert child.returncode != 4 or json.loads(out)["error"]["kind"] in ("busy", "comparing")
+
+
+def test_a_disk_that_fills_up_in_the_backup_leaves_everything_as_it_was(
+    workspace: Workspace, config: Path
+) -> None:
+    """A limit on file size stands in for the full disk: the copy of the 150 kB release fails half way."""
+    old, new = make_release(workspace, "old" * 500), make_release(workspace, "new", cycle=2)
+    put(workspace, "asis", old)
+    put(workspace, "tobe", new)
+    before = state(workspace)
+    command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+    done = subprocess.run(
+        [*command, "promote", "--force", "--reason", "x", "--json"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+    )
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["kind"] == "disk"
+    assert "AS-IS holds what it held" in error["message"]
+    after = state(workspace)
+    log = str(workspace.events)
+    assert after.pop(log).startswith(before.pop(log))
+    assert after == before
+    assert not workspace.journal.exists()
 
 
 def test_who_holds_the_slots_is_named_and_wait_waits(
