@@ -1,8 +1,9 @@
 """The history of checkpoints: what lies in the cycle folders and in the runs, and what may be removed of it.
 
-Torch-free: a checkpoint is hashed, never opened. What it says of itself comes from the releases made from it, from
-the JSON beside it and from the manifest of the run that saved it; what nobody knows is None. Hashes and facts are
-remembered in `state/checkpoints.json`, which can be thrown away.
+Torch-free: a checkpoint is hashed, and peeked at, never unpickled. What it says of itself comes from the releases
+made from it, from the JSON beside it, from the manifest of the run that saved it, and last from its own pickle's
+plain values; what nobody knows is None. Hashes and facts are remembered in `state/checkpoints.json`, which can be
+thrown away.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 from engine.checkpoints.manager import NAME, remove, scan
 from engine.checkpoints.naming import Entry, choose, folder_cycle, is_checkpoint_folder
+from engine.checkpoints.peek import peek
 from engine.config import Settings
 from engine.errors import Failed
 from engine.store.clock import parse, timestamp
@@ -180,7 +182,7 @@ def _describe(
     told = standings.get(sha256) if sha256 else None
     if told is not None and told.origin is not None:
         facts |= {name: value for name in _FACTS if (value := getattr(told.origin, name, None)) is not None}
-    facts = memory.facts(sha256, facts)
+    facts = memory.facts(sha256, facts, path)
     kind = _kind(path)
     in_place = places.get(str(path))
     if told is not None:
@@ -315,14 +317,14 @@ class _Memory:
         self._new["files"][str(path)] = entry
         return str(entry["sha256"])
 
-    def facts(self, sha256: str | None, told: dict[str, Any]) -> dict[str, Any]:
-        """What is known of this content, now or from before."""
+    def facts(self, sha256: str | None, told: dict[str, Any], path: Path) -> dict[str, Any]:
+        """What is known of this content, now or from before; a new one is peeked at, once."""
         known = {name: value for name, value in told.items() if value is not None}
         if sha256 is None:
             return known
-        merged: dict[str, Any] = {**self._old["facts"].get(sha256, {}), **known}
-        if merged:
-            self._new["facts"][sha256] = merged
+        before = self._old["facts"].get(sha256)
+        merged: dict[str, Any] = {**(peek(path) if before is None else before), **known}
+        self._new["facts"][sha256] = merged
         return merged
 
     def save(self) -> None:
