@@ -138,7 +138,7 @@ def _fill(workspace: Workspace, comparisons: int, images: int) -> None:
     for number in range(1, comparisons + 1):
         drawn = random.choice(["xx", "xy", "yx"], p=[0.9, 0.05, 0.05], size=images)
         rows: list[list[str | None]] = [
-            [f"{number * images + place:064x}", "x", str(pair)[0], str(pair)[1]]
+            [f"{number * images + place:064x}", "x", str(pair)[0], str(pair)[1], f"x/{place}.png"]
             for place, pair in enumerate(drawn)
         ]
         summary = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,7 @@ def run_ab(
             seen if seed is None else None,
         )
         answers = Answers([None] * len(chosen))
+        live = _Live(workspace, settings, targets, chosen, answers, labelled, seed_used, on_progress)
         interrupted = False
         try:
             ask_both(
@@ -83,13 +85,16 @@ def run_ab(
                 answers,
                 concurrency=settings.ab.concurrency,
                 timeout_s=settings.ab.timeout_s,
-                on_progress=on_progress,
+                on_progress=live,
             )
         except KeyboardInterrupt:
             interrupted = True
+        finally:
+            live.end()
         if answers.done == 0:
             raise answers.problem or Interrupted("interrupted before the first answer", "nothing was compared")
         facts = {
+            "started_at": live.started_at,
             "status": "interrupted" if interrupted else "stopped" if answers.problem else "completed",
             "data": labelled.shown,
             "data_key": labelled.key,
@@ -113,6 +118,52 @@ def run_ab(
     if answers.problem and answers.problem.kind != "slot_failing":
         raise answers.problem
     return summary
+
+
+class _Live:
+    """Keeps `state/ab_running.json` about a second behind, for whoever watches."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        targets: dict[str, Target],
+        chosen: list[Labelled],
+        answers: Answers,
+        labelled: LabelledSet,
+        seed: int,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._path = records.running_path(workspace)
+        self._settings, self._targets, self._chosen, self._answers = settings, targets, chosen, answers
+        self._on_progress = on_progress
+        self._facts = {
+            "status": "running",
+            "running": True,
+            "pid": os.getpid(),
+            "planned": len(chosen),
+            "started_at": timestamp(),
+            "data": labelled.shown,
+            "seed": seed,
+        }
+        self._id = records.next_id(workspace)
+        self.started_at = self._facts["started_at"]
+        self._written = 0.0
+        self._write()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._written > 1.0:
+            self._write()
+        if self._on_progress:
+            self._on_progress(done, total)
+
+    def end(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        summary, _ = _sum_up(self._settings, self._targets, self._chosen, self._answers, self._facts)
+        records.write_quickly(self._path, summary | {"id": self._id})
+        self._written = time.monotonic()
 
 
 def _both(workspace: Workspace) -> dict[str, Pointer]:
@@ -221,6 +272,7 @@ def _sum_up(
         "p_value": mid_p,
         "exact_p": exact_p,
         "e_value": st.exponential(process.log_e),
+        "e_needed": 1 / settings.gate.alpha,
         "always_valid_p": process.p_value,
         "verdict": "undecided",
         "reason": "",
@@ -234,7 +286,7 @@ def _sum_up(
     }
     summary["verdict"], summary["reason"] = _verdict(summary, answers.problem, settings.gate.alpha, process.log_e)
     rows: list[list[str | None]] = [
-        [image.sha256, image.label, pair["asis"].label, pair["tobe"].label] for image, pair in pairs
+        [image.sha256, image.label, pair["asis"].label, pair["tobe"].label, image.name] for image, pair in pairs
     ]
     return summary, rows
 
@@ -312,6 +364,7 @@ def _nothing(
     """Equal releases in both slots: an undecided comparison of no images, recorded like any other."""
     targets = {slot: Target(slot, settings.port(slot), "", pointers[slot].release, []) for slot in SLOTS}
     facts = {
+        "started_at": timestamp(),
         "status": "completed",
         "data": labelled.shown,
         "data_key": labelled.key,

@@ -1,7 +1,7 @@
 """Comparisons on disk: `comparisons/ID.json`, one file a comparison, with a row for each image.
 
-A row is `[sha256 of the image, label, AS-IS's answer, TO-BE's answer]` in the order drawn; an answer is null
-where the slot gave an error. What `gate` and `status` want quickly is remembered in `state/comparisons.json`,
+A row is `[sha256 of the image, label, AS-IS's answer, TO-BE's answer, name in the set]` in the order drawn; an
+answer is null where the slot gave an error. While a comparison runs, `state/ab_running.json` holds its figures so far. What `gate` and `status` want quickly is remembered in `state/comparisons.json`,
 which can be thrown away: it holds nothing that the files do not.
 """
 
@@ -18,9 +18,10 @@ from typing import Any
 from engine.compare.statistics import EProcess
 from engine.errors import Failed
 from engine.store.files import atomic_write, read_json, write_json
+from engine.store.locks import holder
 from engine.store.workspace import Workspace
 
-COLUMNS = ("sha256", "label", "asis", "tobe")
+COLUMNS = ("sha256", "label", "asis", "tobe", "name")
 ERROR_SHARE = 0.01  # more errors of a slot than this, and a comparison decides nothing
 _FORMAT = 1
 
@@ -64,6 +65,40 @@ def store(workspace: Workspace, summary: dict[str, Any], rows: list[list[str | N
 def last_comparison(workspace: Workspace) -> dict[str, Any] | None:
     """The newest comparison without its rows, or None."""
     return read_json(workspace.state / "last_ab.json")
+
+
+def running_comparison(workspace: Workspace) -> dict[str, Any] | None:
+    """The figures so far of the comparison that runs now, or None: `id`, `n`, `planned`, cells and more."""
+    found = holder(workspace.lock("compare"))
+    try:
+        value = read_json(running_path(workspace))
+    except Failed:
+        return None
+    # A file that a killed comparison left names another process than the one that holds the lock.
+    return value if found and isinstance(value, dict) and value.get("pid") == found.get("pid") else None
+
+
+def running_path(workspace: Workspace) -> Path:
+    return workspace.state / "ab_running.json"
+
+
+def write_quickly(path: Path, value: Any) -> None:
+    """Whole for readers but not fsynced, and no error when it cannot be written: for what is worth little."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+        scratch.replace(path)
+
+
+def differing_rows(workspace: Workspace, identity: int) -> list[dict[str, str | None]]:
+    """The images of a comparison on which the slots' answers differ, in the order drawn.
+
+    Raises:
+        Failed: its file is missing or damaged.
+    """
+    rows = _rows(workspace, {"id": identity})
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows if row[2] != row[3]]
 
 
 def summaries(workspace: Workspace) -> list[dict[str, Any]]:
@@ -114,7 +149,7 @@ def _pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
     looks = 0
     for summary in chosen:
         added = False
-        for sha256, label, asis, tobe in _rows(workspace, summary):
+        for sha256, label, asis, tobe, _ in _rows(workspace, summary):
             error = asis is None or tobe is None
             outcome = (asis == label, tobe == label)
             if sha256 in outcomes and (error or outcomes[sha256] == outcome):
@@ -199,10 +234,5 @@ def _remembered(workspace: Workspace) -> dict[str, Any]:
 
 
 def _remember(workspace: Workspace, value: dict[str, Any]) -> None:
-    # Without fsync: what is lost here is read again from the comparisons, and `status` must not wait for a disk.
-    path = workspace.state / "comparisons.json"
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with contextlib.suppress(OSError):  # a reader without the right to write only takes longer
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-        scratch.replace(path)
+    # What is lost here is read again from the comparisons, and `status` must not wait for a disk.
+    write_quickly(workspace.state / "comparisons.json", value)

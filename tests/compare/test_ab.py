@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.compare import records
 from engine.compare import statistics as st
 from engine.compare.ab import run_ab
 from engine.compare.gate import gate
@@ -64,6 +65,23 @@ def test_counts_figures_and_the_stored_rows(workspace: Workspace, settings: Sett
     assert "rows" not in last
     event = read_events(workspace)[-1]
     assert (event["kind"], event["detail"]["tobe"], event["detail"]["n"]) == ("compared", tobe.served, 200)
+
+
+def test_what_runs_can_be_watched_and_what_differs_be_listed(
+    workspace: Workspace, settings: Settings, slots: Pair
+) -> None:
+    slots[0].wrong_on(3, 8)
+    seen: list[dict[str, object] | None] = []
+    result = run_ab(
+        workspace, settings, on_progress=lambda done, total: seen.append(records.running_comparison(workspace))
+    )
+    assert seen[0] is not None
+    assert [seen[0][name] for name in ("id", "planned", "running")] == [1, 200, True]
+    assert records.running_comparison(workspace) is None
+    assert result["e_needed"] == pytest.approx(20)
+    differing = records.differing_rows(workspace, 1)
+    assert {row["name"] for row in differing} == {"dog/00003.png", "cat/00008.png"}
+    assert {(row["asis"], row["tobe"]) for row in differing} == {("cat", "dog"), ("dog", "cat")}
 
 
 def test_the_order_is_the_seeds_and_grows_with_the_number(

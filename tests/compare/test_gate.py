@@ -53,7 +53,8 @@ def compared(
     order = np.random.default_rng(start + n).permutation(n)
     answers = {"b": ("y", "x"), "c": ("x", "y"), "e": ("x", None), "=": ("x", "x")}
     rows: list[list[str | None]] = [
-        [f"{start + place:064x}", "x", *answers[kinds[kind]]] for place, kind in enumerate(order)
+        [f"{start + place:064x}", "x", *answers[kinds[kind]], f"x/{start + place}.png"]
+        for place, kind in enumerate(order)
     ]
     summary = {
         "id": records.next_id(workspace),
