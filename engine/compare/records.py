@@ -1,7 +1,7 @@
 """Comparisons on disk: `comparisons/ID.json`, one file a comparison, with a row for each image.
 
 A row is `[sha256 of the image, label, AS-IS's answer, TO-BE's answer, name in the set]` in the order drawn; an
-answer is null where the slot gave an error. While a comparison runs, `state/ab_running.json` holds its figures so far. What `gate` and `status` want quickly is remembered in `state/comparisons.json`,
+answer is null where the slot gave an error. While a comparison runs, `state/ab_progress.json` holds its figures so far. What `gate` and `status` want quickly is remembered in `state/comparisons.json`,
 which can be thrown away: it holds nothing that the files do not.
 """
 
@@ -18,7 +18,6 @@ from typing import Any
 from engine.compare.statistics import EProcess
 from engine.errors import Failed
 from engine.store.files import atomic_write, read_json, write_json
-from engine.store.locks import holder
 from engine.store.workspace import Workspace
 
 COLUMNS = ("sha256", "label", "asis", "tobe", "name")
@@ -69,17 +68,16 @@ def last_comparison(workspace: Workspace) -> dict[str, Any] | None:
 
 def running_comparison(workspace: Workspace) -> dict[str, Any] | None:
     """The figures so far of the comparison that runs now, or None: `id`, `n`, `planned`, cells and more."""
-    found = holder(workspace.lock("compare"))
     try:
-        value = read_json(running_path(workspace))
-    except Failed:
+        value: dict[str, Any] = read_json(running_path(workspace)) or {}
+        os.kill(int(value["pid"]), 0)  # one that was killed leaves its figures behind
+    except (Failed, OSError, KeyError, TypeError, ValueError):
         return None
-    # A file that a killed comparison left names another process than the one that holds the lock.
-    return value if found and isinstance(value, dict) and value.get("pid") == found.get("pid") else None
+    return value
 
 
 def running_path(workspace: Workspace) -> Path:
-    return workspace.state / "ab_running.json"
+    return workspace.state / "ab_progress.json"
 
 
 def write_quickly(path: Path, value: Any) -> None:
