@@ -33,6 +33,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("deploy", "deploy", "The selected checkpoint straight to TO-BE, through the same checks", ("d",), "Do", True),
     Action("export", "export", "Edge files of the selected checkpoint", ("e",), "Do", True),
     Action("resume", "resume run", "Go on with the newest training that was interrupted", ("R",), "Do", True),
+    Action("serve", "serve", "Serve the slots in the background, until they are stopped", ("S",), "Do", True),
     Action("hold", "hold", "Keep TO-BE as it is, or let it change again", ("H",), "Do", True),
     Action("reject", "reject", "Never deploy TO-BE's release again", ("X",), "Do", True),
     Action("pane_devices", "devices", "Go to devices", ("1",), "Panes"),

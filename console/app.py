@@ -42,6 +42,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     """Draws what the feed says. Everything that takes time happens in threads and child processes."""
 
     TITLE = "Understudy"
+    AUTO_FOCUS = None
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     Screen { layers: base panes sheet; overflow: hidden; }
@@ -92,6 +93,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.notice: tuple[str, str] = ("", "")
         self.sheet: Sheet | None = None
         self.plan = layout.plan(80, 24, self.ui.focus)
+        self._devices_rows = 0
         self._spots: list[tuple[int, int, str]] = []
         self._canvases: dict[str, Canvas] = {}
         self._heard = False
@@ -122,7 +124,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def arrange(self) -> None:
         """Put every canvas where the plan for this size wants it."""
         width, height = self.size
-        self.plan = plan = layout.plan(width, height, self.ui.focus, self.ui.zoomed)
+        self.plan = plan = layout.plan(width, height, self.ui.focus, self.ui.zoomed, self._devices_rows)
         placed = {"road": (0, 0, width, plan.road), "footer": (0, height - 1, width, 1)}
         for name, canvas in self._canvases.items():
             if name == "frame":
@@ -143,10 +145,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
         """Every canvas draws its rows anew; only cells that changed go out."""
         if not self._canvases:
             return
-        view, plan = self.view(), self.plan
+        view = self.view()
+        if (needed := devices.rows_needed(view)) != self._devices_rows:
+            self._devices_rows = needed
+            self.arrange()
+            return
+        plan = self.plan
         show = self._canvases
         show["frame"].show(frame.draw(view, plan))
-        show["road"].show(road.draw(view, plan.width, plan.road, self.brand()))
+        show["road"].show(road.draw(view, plan.width, plan.road, self.brand(), self.keys))
         for name in ("asis", "tobe"):
             if region := plan.region(name):
                 show[name].show(slots.draw(view, name, region[2], region[3]))
@@ -160,7 +167,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def draw_footer(self) -> None:
         offered = [action for action in ACTIONS if self.offered(action)]
         row, self._spots = frame.footer(
-            self.plan.width, offered, self.keys, self.notice, list(self.commands.running)
+            self.plan.width, offered, self.keys, self.notice, self.commands.under_way()
         )
         self._canvases["footer"].show([row])
 

@@ -154,6 +154,20 @@ def export(app: ConsoleApp) -> None:
     app.open_sheet(Ask(app, _("Export"), lines, _("Export"), act, [Field("folder", _("folder"))]))
 
 
+def serve(app: ConsoleApp) -> None:
+    slots = app.store.slots
+    down = [name for name in ("asis", "tobe") if slots is None or getattr(slots, name).state == "down"]
+    if not down:
+        app.say(_("both slots are served"), "dim")
+        return
+    which = "all" if len(down) == 2 else down[0]
+    lines = [
+        Row(_("Serves") + " ").put(" ".join("AS-IS" if name == "asis" else "TO-BE" for name in down), "bold"),
+        Row(_("It goes on when the console is left; `service install` makes it start with the host."), "dim"),
+    ]
+    app.open_sheet(Ask(app, _("Serve"), lines, _("Serve"), lambda _sheet: _run(app, "serve", which)))
+
+
 def hold(app: ConsoleApp) -> None:
     held = app.store.health.held if app.store.health else None
     if held is not None:

@@ -45,6 +45,10 @@ class Commands:
         self.running: dict[str, int] = {}
         self.last: Path | None = None
 
+    def under_way(self) -> list[str]:
+        """The verbs that have not ended yet; serving is not waited for."""
+        return [verb for verb in self.running if verb != "serve"]
+
     def start(self, command: list[str], verb: str) -> Path:
         """Run an engine command apart from this terminal; the file that takes its output.
 

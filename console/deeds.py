@@ -241,7 +241,8 @@ DEEDS: dict[str, Callable[[ConsoleApp], None]] = {
     **{
         name: _doing(name)
         for name in (
-            "sync", "ab", "promote", "rollback", "undo", "train", "deploy", "export", "resume", "hold", "reject",
+            "sync", "ab", "promote", "rollback", "undo", "train", "deploy", "export", "resume", "serve",
+            "hold", "reject",
         )
     },
     **{f"pane_{name}": go(name) for name in PANES},

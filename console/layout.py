@@ -43,10 +43,15 @@ class Plan:
         return box.inner if box else None
 
 
-def plan(width: int, height: int, focus: str, zoomed: bool = False) -> Plan:
-    """The layout for a terminal of this size, with `focus` the pane that is shown where only one fits."""
+def plan(width: int, height: int, focus: str, zoomed: bool = False, devices: int = 0) -> Plan:
+    """The layout for a terminal of this size.
+
+    Args:
+        focus: the pane that is shown where only one fits, or `zoomed`.
+        devices: how many rows the devices want; 0 where that is not known yet.
+    """
     if width >= 100 and height >= 30 and not zoomed:
-        return _full(width, height)
+        return _full(width, height, devices)
     if width < 72 or height < 20:
         top = 1 + (4 if height >= 12 else 2)
         lines = (top - 1) // 2
@@ -57,16 +62,17 @@ def plan(width: int, height: int, focus: str, zoomed: bool = False) -> Plan:
     return Plan("single", width, height, 2, slots, {focus: Box(0, 4, width - 1, height - 2)})
 
 
-def _full(width: int, height: int) -> Plan:
+def _full(width: int, height: int, devices: int) -> Plan:
     side = max(38, min(72, width * 3 // 10))
     split = width - 1 - side
     middle = split // 2
     top, bottom = 2, height - 2
     slots = top + 5
     spare = max(0, height - 40)
-    compare = slots + 7 + min(8, spare * 2 // 5)
+    compare = slots + 8 + min(8, spare * 2 // 5)
     training = compare + max(7, min(11, height - 29)) + spare // 4
-    events = top + max(9, min(bottom - 9, (bottom - top) * 11 // 20))
+    most = max(9, (bottom - top) * 3 // 5)
+    events = top + (min(most, max(8, devices + 1)) if devices else most)
     boxes = {
         "asis": Box(0, top, middle, slots),
         "tobe": Box(middle, top, split, slots),

@@ -23,6 +23,8 @@ from engine.protocol import (
 
 STALE_AFTER_S = 45.0  # every kind is sent again after 30 s at the latest
 HISTORY = 600
+# the engine's source that a kind comes from, where it has another name
+SOURCES = {"runs": "files", "progress": "files", "events": "files", "ab": "files"}
 T = TypeVar("T")
 
 
@@ -152,7 +154,7 @@ class Store:
             return Freshness(self.feed, max(age, now - self.feed_since), self.feed_why)
         health = self.health
         for source in health.sources if health else []:
-            if source.name == kind and source.state != "live":
+            if source.name in (kind, SOURCES.get(kind)) and source.state != "live":
                 since = moment(source.since)
                 return Freshness(source.state, now - since if since else age, source.detail or "")
         if isinstance(snapshot.data, Devices) and snapshot.data.state != "live":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from rich.cells import cell_len, set_cell_size
@@ -43,7 +44,7 @@ def rate(value: float | None) -> str:
     """A rate with three figures that count: 4.52, 38.1, 412, 1,204."""
     if value is None:
         return NONE
-    return number(value, 0 if value >= 100 else 1 if value >= 10 else 2)
+    return number(value, 0 if value >= 100 or value == 0 else 1 if value >= 10 else 2)
 
 
 def small(value: float | None) -> str:
@@ -164,6 +165,14 @@ def clip_left(text: str, width: int, ellipsis: str = "…") -> str:
     while text and cell_len(text) > width - 1:
         text = text[1:]
     return ellipsis + text if width > 0 else ""
+
+
+_RUN = re.compile(r"[;,:]?\s*(?:run|with): .*$|, see: .*$")
+
+
+def advice(sentence: str) -> str:
+    """A sentence of the engine without the command line it recommends: here a key does that."""
+    return _RUN.sub("", sentence)
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -30,6 +30,7 @@ STANDS = {
     "rejected": ("refused", "danger"),
     "refused": ("refused", "danger"),
     "new": ("new", "accent"),
+    "resume": ("to resume", "dim"),
 }
 
 
@@ -82,6 +83,12 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     for index in range(place.top, min(len(rows), place.top + height - 1)):
         lines.append(_line(view, rows[index], columns, width, focused and index == place.cursor))
     return lines
+
+
+def file_name(one: Checkpoint) -> str:
+    """The file's name; with its folder where many files have that name."""
+    path = PurePath(one.path)
+    return path.name if "cycle" in path.name or "epoch" in path.name else f"{path.parent.name}/{path.name}"
 
 
 def stands(one: Checkpoint) -> tuple[str, str]:
@@ -147,7 +154,7 @@ def _line(view: View, one: Checkpoint, columns: list[tuple[str, int, bool]], wid
     }
     for name, size, right in columns:
         if name == "file":
-            row.cell(text.clip_left(PurePath(one.path).name, size), size).put("  ")
+            row.cell(text.clip_left(file_name(one), size), size).put("  ")
             continue
         value, kind = values[name]
         row.cell(value, size, kind, right=right).put("  ")

@@ -46,7 +46,7 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     if found is None:
         return [Row(_("no comparison yet: `a` asks both slots the same images"), "dim"), *_gate(view, width)]
     rows = _bars(view, found, width)
-    rows.append(_gap(view, found))
+    rows.append(_gap(view, found, width))
     rows.append(_cells(view, found))
     rows += _gate(view, width)[: max(1, height - len(rows))]
     left = height - len(rows)
@@ -86,7 +86,7 @@ def _bars(view: View, found: Comparison, width: int) -> list[Row]:
     return [*rows, axis]
 
 
-def _gap(view: View, found: Comparison) -> Row:
+def _gap(view: View, found: Comparison, width: int) -> Row:
     row = Row(_("gap") + "  ", "dim").put(text.points(found.difference), _sense(found))
     if found.difference_ci95 and len(found.difference_ci95) == 2:
         low, high = (text.points(value) for value in found.difference_ci95)
@@ -97,9 +97,9 @@ def _gap(view: View, found: Comparison) -> Row:
         row.put("   e ", "dim").put(f"{found.e_value:.1f}" if found.e_value < 1000 else "> 1,000")
         if found.e_needed:
             row.put(f" {_('of')} {found.e_needed:.0f}", "dim")
-    if found.images_needed:
+    if found.images_needed and found.verdict == "undecided":
         row.put("   ").put(f"{_('about')} {text.number(found.images_needed)} {_('more images')}", "accent")
-    return row
+    return row.cut(width)
 
 
 def _sense(found: Comparison) -> str:
@@ -132,7 +132,7 @@ def _gate(view: View, width: int) -> list[Row]:
     word, role = (_("gate open"), "good") if gate.open else (_("gate closed"), "warning")
     sign = view.glyphs.done if gate.open else view.glyphs.todo
     label = f"{sign} {word}  "
-    said = text.wrap(gate.reason, max(10, width - len(label)))
+    said = text.wrap(text.advice(gate.reason), max(10, width - len(label)))
     rows = [Row(label, role).put(said[0] if said else "", "")]
     return [*rows, *(Row(" " * len(label)).put(line) for line in said[1:])]
 

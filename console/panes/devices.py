@@ -24,6 +24,17 @@ def title(view: View) -> Row:
     return row.put(" ").put(*view.state(fresh)) if fresh.state != "live" or len(hosts) < 2 else row
 
 
+def rows_needed(view: View) -> int:
+    """How many rows all hosts take, with a blank one between two."""
+    count = 0
+    for _host_name, data in view.store.devices():
+        count += 2 + (data.disk_total_bytes is not None)
+        for one in data.devices:
+            count += 2 + (0 if one.kind == "cpu" else len(one.memory) + (one.utilization is not None))
+            count += bool(one.problem)
+    return count
+
+
 def draw(view: View, width: int, height: int) -> list[Row]:
     rows: list[Row] = []
     hosts = view.store.devices()

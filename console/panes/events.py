@@ -60,21 +60,32 @@ def draw(view: View, width: int, height: int) -> list[Row]:
 def describe(event: Event) -> str:
     """What happened, without the kind: its subject and the detail that says most."""
     detail = event.detail
-    subject = event.subject
-    if len(subject) >= 32 and all(digit in "0123456789abcdef" for digit in subject):
-        subject = subject[:8]
-    words = [f"#{subject}" if event.kind == "compared" and subject.isdigit() else subject]
+    words = [_subject(event)]
     if event.kind in TARGETS:
         words.append(f"→ {TARGETS[event.kind]}")
-    if event.kind == "compared" and "verdict" in detail:
-        words.append(f"{_(str(detail['verdict']))}")
+    if event.kind == "compared":
+        verdict = str(detail.get("verdict"))
+        words.append({"tobe": _("TO-BE wins"), "asis": _("AS-IS wins")}.get(verdict, _("undecided")))
     elif event.kind in ("refused", "rejected", "alert", "held") and detail.get("reason"):
         words.append(str(detail["reason"]))
     elif event.kind == "trained" and isinstance(detail.get("accuracy"), int | float):
         words.append(text.percent(detail["accuracy"]))
-    if isinstance(detail.get("cycle"), int):
+    if detail.get("forced"):
+        words.append(_("forced"))
+    if isinstance(detail.get("cycle"), int) and event.kind not in ("synced", "refused"):
         words.append(f"{_('cycle')} {detail['cycle']}")
     return " ".join(word for word in words if word)
+
+
+def _subject(event: Event) -> str:
+    subject = event.subject
+    if len(subject) >= 32 and all(digit in "0123456789abcdef" for digit in subject):
+        return subject[:8]
+    if event.kind == "compared":
+        return f"#{subject.removeprefix('comparison ')}"
+    if subject in ("asis", "tobe"):
+        return "AS-IS" if subject == "asis" else "TO-BE"
+    return subject.rsplit("/", 1)[-1].removeprefix("run ")
 
 
 def _searched(event: Event) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from console import text
+from console.actions import sign
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
@@ -26,22 +27,44 @@ def stations(view: View) -> list[Station]:
     return [_train(view), _sync(view), _slot(view, "tobe", "TO-BE"), _compare(view), _slot(view, "asis", "AS-IS")]
 
 
+NEXT_KEYS = {
+    "train": "train",
+    "sync": "sync",
+    "serve": "serve",
+    "compare": "ab",
+    "more_images": "ab",
+    "promote": "promote",
+    "force": "promote",
+    "unhold": "hold",
+}
+
+
+def next_action(view: View) -> str | None:
+    """The action of the registry that takes the next step, where there is one."""
+    health = view.store.health
+    return NEXT_KEYS.get(health.next.action) if health and health.next and view.store.feed == "live" else None
+
+
 def next_step(view: View) -> str:
     """What the operator may do next, in one sentence."""
     if view.store.feed == "offline":
         return view.store.feed_why or _("no figures: the feed is not running")
     health = view.store.health
     if health and health.next and health.next.text:
-        return _(health.next.text)
+        return text.advice(health.next.text)
     return _("waiting for the first figures") if health is None else _("nothing to do")
 
 
-def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
+def draw(
+    view: View, width: int, height: int, brand: str, keys: dict[str, tuple[str, ...]] | None = None
+) -> list[Row]:
     """One row (names and signs) or two (with facts below the names and the next step at the right)."""
     signs = {
         "done": view.glyphs.done, "doing": view.glyphs.doing, "todo": view.glyphs.todo, "bad": view.glyphs.bad,
     }  # fmt: skip
     stops = stations(view)
+    names_of = (keys or {}).get(next_action(view) or "", ())
+    key = sign(names_of[0]) if names_of else ""
     if height == 1 or width < 100:
         names = Row(" ")
         for index, stop in enumerate(stops):
@@ -51,7 +74,8 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
         if height == 1:
             return [names]
         names.right(brand, width - 1, "dim") if names.at + len(brand) + 2 < width else None
-        return [names, Row(" ").put(_("next") + " ", "dim").put(next_step(view), "accent").cut(width - 1)]
+        step = Row(" ").put(_("next") + " ", "dim").put(f"{key} " if key else "", "bold accent")
+        return [names, step.put(next_step(view), "accent").cut(width - 1)]
     left = len(brand) + 3
     room = min(16, max(13, (width - left - 30) // 5))
     names, facts = Row(" ").put(brand, "bold title").to(left), Row().to(left)
@@ -63,9 +87,12 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
         facts.to(column + 2)
         facts.put(text.clip(stop.fact, room - 3), "dim" if stop.state != "bad" else "danger")
     end = left + 5 * room
-    said = text.wrap(next_step(view), width - end - 7)
-    names.to(end).put(_("next") + " ", "dim").put(said[0] if said else "", "accent")
-    facts.to(end + 5).put(" ".join(said[1:]), "accent").cut(width - 1)
+    label = _("next") + " "
+    said = text.wrap(next_step(view), width - end - len(label) - 1)
+    names.to(end).put(label, "dim").put(said[0] if said else "", "accent")
+    facts.to(end)
+    facts.put((key + " ").rjust(len(label)) if key else " " * len(label), "bold accent")
+    facts.put(" ".join(said[1:]), "accent").cut(width - 1)
     return [names, facts]
 
 
@@ -125,4 +152,6 @@ def _compare(view: View) -> Station:
         return Station(_("compare"), "done", _("gate open"))
     if found.verdict == "asis":
         return Station(_("compare"), "bad", _("AS-IS wins"))
-    return Station(_("compare"), "doing", _(found.verdict or "undecided"))
+    if found.verdict == "tobe":
+        return Station(_("compare"), "doing", _("TO-BE wins"))
+    return Station(_("compare"), "doing", _("undecided"))

@@ -53,7 +53,7 @@ def draw(view: View, name: str, width: int, height: int) -> list[Row]:
     if slot.checked_accuracy is not None:
         accuracy.put(text.percent(slot.checked_accuracy)).put(" " + _("checked"), "dim")
     if slot.accuracy is not None:
-        accuracy.put("   " if slot.checked_accuracy is not None else "")
+        accuracy.put("  " if slot.checked_accuracy is not None else "")
         accuracy.put(text.percent(slot.accuracy)).put(" " + _("claimed"), "dim")
     if slot.state != "live" and slot.problem:
         return [head, accuracy, *(Row(line, "danger") for line in text.wrap(slot.problem, width))][:height]

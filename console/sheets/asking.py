@@ -41,6 +41,17 @@ class Ask(Sheet):
     def body(self, view: View, width: int) -> list[Row]:
         return [*self.lines, *([Row()] if self._fields else [])]
 
+    def starts_typing(self) -> bool:
+        return bool(self._fields)
+
+    def on_entry_submitted(self, event: Entry.Submitted) -> None:
+        """Enter on the last line confirms: nothing that is asked here takes anything from production."""
+        event.stop()
+        if event.entry.id == self._fields[-1].id and self.confirmed():
+            self.console.close_sheet(self)
+        elif event.entry.id != self._fields[-1].id:
+            self.screen.focus_next()
+
     def confirmed(self) -> bool:
         """`act` does it, or says what is missing."""
         missing = self.act(self)

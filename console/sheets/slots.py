@@ -74,15 +74,17 @@ class Promote(Sheet):
             rows.append(
                 Row(_("evidence"), "dim").to(second).put(_("no comparison of these two releases"), "warning")
             )
-        line("p99", text.milliseconds(before.p99_ms), text.milliseconds(after.p99_ms))
+        asked = found if fits else None
+        line("p99", text.milliseconds(before.p99_ms or (asked.asis.p99_ms if asked else None)),
+             text.milliseconds(after.p99_ms or (asked.tobe.p99_ms if asked else None)))  # fmt: skip
         stamp = _stamp(view.now)
         if before.release:
             name = f"model_{before.port}_backup_{stamp}.bin"
             rows.append(
                 Row(_("backup"), "dim")
                 .to(second)
-                .put(name[:-8] + "….bin", "")
-                .put("  " + _("made and checked first"), "dim")
+                .put(name[:-6] + "….bin", "")
+                .put("  " + _("checked first"), "dim")
             )
         else:
             rows.append(Row(_("backup"), "dim").to(second).put(_("none: AS-IS is empty")))
@@ -228,7 +230,7 @@ def _verdict(view: View, width: int) -> list[Row]:
         return [Row(_("The gate has not spoken yet."), "warning")]
     word, role = (_("Gate open"), "good") if gate.open else (_("Gate closed"), "warning")
     sign = view.glyphs.done if gate.open else view.glyphs.todo
-    said = text.wrap(f"{sign} {word}: {gate.reason}", width)
+    said = text.wrap(f"{sign} {word}: {text.advice(gate.reason)}", width)
     return [Row(line, role) for line in said]
 
 
