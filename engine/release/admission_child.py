@@ -281,9 +281,10 @@ def _convert(net: torch.nn.Module, img_size: int) -> bytes:
     try:
         return to_onnx(net, img_size)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise Refusal(
-            "convert", f"cannot be expressed as ONNX ({reason})", "avoid control flow that depends on the data"
+            "convert",
+            f"cannot be expressed as ONNX ({_first_line(error)})",
+            "avoid control flow that depends on the data",
         ) from error
 
 
@@ -294,9 +295,19 @@ def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    for size in (1, 3):
-        answers = [session.run(None, {"image": inputs[i : i + size]})[0] for i in range(0, len(inputs), size)]
+    try:
+        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        answers_of = {
+            size: [session.run(None, {"image": inputs[i : i + size]})[0] for i in range(0, len(inputs), size)]
+            for size in (1, 3)
+        }
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime has a class of its own for each failure
+        raise Refusal(
+            "convert",
+            f"does not run once converted, alone or three at once ({_first_line(error)})",
+            "take the number of images from x.shape[0] as it is: no int(), no fixed number",
+        ) from None
+    for size, answers in answers_of.items():
         difference = float(np.abs(np.concatenate(answers) - wanted).max())
         if not difference <= AGREEMENT:
             raise Refusal(
@@ -304,6 +315,11 @@ def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
                 f"answers differently once converted (by {difference:.2g} at batch {size}, {AGREEMENT:g} is allowed)",
                 "look for layers that behave by batch or by chance",
             )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
 
 
 def _weights(net: torch.nn.Module) -> bytes:

@@ -6,6 +6,7 @@ machine are taken out, so equal checkpoints give equal releases.
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import Any
 
@@ -62,12 +63,12 @@ def _exported(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProto
     )
     model = onnx.ModelProto()
     model.CopyFrom(program.model_proto)
+    if model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
+        raise ValueError("the number of images became fixed")
     return model
 
 
 def _traced(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProto:
-    import io
-
     stream = io.BytesIO()
     torch.onnx.export(
         module,

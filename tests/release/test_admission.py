@@ -44,7 +44,7 @@ from tests.release.checkpoints import (
     save,
     weights,
 )
-from tests.release.factories import found_by
+from tests.release.factories import found_by, linear
 
 
 def give(workspace: Workspace, settings: Settings, path: Path, **options: Any) -> Release:
@@ -172,6 +172,24 @@ def test_a_factory_of_ones_own_only_where_the_settings_trust_it(tmp_path: Path) 
     assert f'source.model = "{factory}"' in caught.value.hint
     made = check_and_convert(job_for(path, trusted=[factory]), tmp_path)
     assert made["architecture"]["name"] == factory
+
+
+@pytest.mark.parametrize(
+    ("way", "check"),
+    [("straight", None), ("branching", None), ("counting", "convert"), ("guessing", "agreement")],
+)
+def test_nets_that_are_hard_to_convert(way: str, check: str | None, tmp_path: Path) -> None:
+    factory = "tests.release.factories:linear"
+    torch.manual_seed(0)
+    own = card(architecture={"name": factory, "settings": {"way": way}})
+    path = save(tmp_path / "own.pth", content(understudy=own, model_state_dict=linear(3, way).state_dict()))
+    job = job_for(path, trusted=[factory])
+    if check is None:
+        assert check_and_convert(job, tmp_path)["parameters"] == 3 * 16 * 16 * 3 + 3
+        return
+    with pytest.raises(Refusal) as caught:
+        check_and_convert(job, tmp_path)
+    assert caught.value.check == check, caught.value.message
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
