@@ -33,7 +33,7 @@ class Metrics:
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.batch = Histogram(
-            "understudy_batch_size", "Images in one run of the net.", ("slot",),
+            "understudy_batch_size", "Images in one request.", ("slot",),
             buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry,
         ).labels(**labels)  # fmt: skip
         queue = Gauge("understudy_queue_depth", "Requests not yet answered.", ("slot",), registry=self.registry)

@@ -102,6 +102,13 @@ def test_binary_both_ways(live: Served, batch: np.ndarray, wish: dict[str, Any])
     np.testing.assert_allclose(found, expected(batch), atol=1e-6)
 
 
+def test_a_large_batch_is_answered_row_by_row(live: Served) -> None:
+    batch = np.random.default_rng(6).normal(size=(21, 3, SIZE, SIZE)).astype(np.float32)
+    output = binary(live, batch).json()["outputs"][0]
+    assert output["shape"] == [21, 4]
+    np.testing.assert_allclose(np.reshape(output["data"], (21, 4)), expected(batch), atol=1e-5)
+
+
 def test_bad_requests(live: Served, batch: np.ndarray) -> None:
     bad: list[tuple[Any, str]] = [
         ([], "object"),
