@@ -67,7 +67,7 @@ def text(result: dict[str, Any]) -> str:
     if result["n"]:
         low, high = result["difference_ci95"]
         lines += [
-            f"  difference {_points(result['difference'])}, 95% interval {_points(low)} to {_points(high)}; "
+            f"  difference {_points(result['difference'])} points, 95% interval {_points(low)} to {_points(high)}; "
             f"p {result['p_value']:.3g} (mid-p), exact {result['exact_p']:.3g}",
             f"  both right {result['both_right']:,}, only AS-IS {result['asis_only']:,}, "
             f"only TO-BE {result['tobe_only']:,}, both wrong {result['both_wrong']:,}",

@@ -291,7 +291,7 @@ def test_the_verb_prints_the_documents_lines(workspace: Workspace, slots: Pair, 
         f"TO-BE ({tobe.port}): accuracy 93.50% (187/200)",
         "winner: undecided",
     ]
-    assert "difference +1.00, 95% interval" in done.stdout
+    assert "difference +1.00 points, 95% interval" in done.stdout
     assert "both right 182, only AS-IS 3, only TO-BE 5, both wrong 10" in done.stdout
     assert "gate: closed: about " in done.stdout
 
