@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 import click
@@ -26,6 +27,11 @@ def watch(session: Session, interval: float, names: tuple[str, ...]) -> None:
         sys.stdout.write(line)
         sys.stdout.flush()
 
-    # Being stopped is how it ends: Ctrl-C and SIGTERM are no failure, and nothing follows the last message.
-    with contextlib.suppress(KeyboardInterrupt):
+    # Being stopped is how it ends: Ctrl-C, SIGTERM and a reader that left are no failure, and nothing follows
+    # the last message.
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         stream(session.workspace, session.settings, hosts, interval, write, ends=reader_gone())
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain

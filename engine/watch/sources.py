@@ -17,13 +17,10 @@ from engine.devices.sample import Sampler
 from engine.errors import UnderstudyError
 from engine.protocol import (
     NEWEST,
-    Ab,
     Backup,
     Device,
     Devices,
-    Events,
     Gate,
-    Health,
     Progress,
     Run,
     Runs,
@@ -48,6 +45,14 @@ class Found:
     problem: str | None = None
 
 
+class Partly(Exception):
+    """A look of which some parts failed: the text says why, `data` is what the others brought."""
+
+    def __init__(self, problem: str, data: dict[str, Any]) -> None:
+        super().__init__(problem)
+        self.data = data
+
+
 class Worker(threading.Thread):
     """Looks every `interval_s` and puts what it found into `found`; a look that hangs hangs this thread alone."""
 
@@ -62,6 +67,8 @@ class Worker(threading.Thread):
             began = time.monotonic()
             try:
                 self._found.put(Found(self.name, self._look()))
+            except Partly as partly:
+                self._found.put(Found(self.name, partly.data, str(partly)))
             except (UnderstudyError, OSError) as error:
                 self._found.put(Found(self.name, {}, str(error)))
             time.sleep(max(0.05, self._interval_s - (time.monotonic() - began)))
@@ -158,34 +165,35 @@ class FileSource:
         self._runs: dict[str, tuple[Any, Run]] = {}
 
     def look(self) -> dict[str, Any]:
-        workspace = self._workspace
-        runs = self._read_runs()
+        workspace, settings = self._workspace, self._settings
         gate: Gate = self._unless_same(
-            "gate", self._gate_files(), lambda: snapshots.read_gate(workspace, self._settings)
+            "gate", self._gate_files(), lambda: snapshots.read_gate(workspace, settings)
         )
-        health: Health = snapshots.read_health(workspace, self._settings, gate)
-        progress: Progress = self._unless_same(
-            "progress", self._progress_files(runs), lambda: snapshots.read_progress(workspace, runs.runs)
-        )
-        ab: Ab = self._unless_same(
-            "ab",
-            [*self._gate_files(), workspace.state / "ab_progress.json"],
-            lambda: snapshots.read_ab(workspace, self._settings, gate),
-        )
-        events: Events = self._unless_same(
-            "events", [workspace.events], lambda: snapshots.read_newest_events(workspace)
-        )
-        return {
-            "runs": runs,
-            "progress": progress,
-            "ab": ab,
-            "events": events,
-            "health": health,
+        parts: dict[str, Callable[[], Any]] = {
+            "health": lambda: snapshots.read_health(workspace, settings, gate),
+            "events": lambda: self._unless_same(
+                "events", [workspace.events], lambda: snapshots.read_newest_events(workspace)
+            ),
+            "ab": lambda: self._unless_same(
+                "ab",
+                [*self._gate_files(), workspace.state / "ab_progress.json"],
+                lambda: snapshots.read_ab(workspace, settings, gate),
+            ),
+            "runs": self._read_runs,
+            "progress": self._read_progress,
         }
+        found, problems = {}, []
+        for kind, read in parts.items():
+            try:
+                found[kind] = read()
+            except (UnderstudyError, OSError) as error:
+                problems.append(str(error))
+        if problems:
+            raise Partly("; ".join(problems), found)
+        return found
 
-    def _unless_same(self, name: str, files: list[Path] | tuple[Any, list[Path]], read: Callable[[], Any]) -> Any:
-        extra, paths = files if isinstance(files, tuple) else (None, files)
-        mark = (extra, signature(paths))
+    def _unless_same(self, name: str, files: list[Path], read: Callable[[], Any], *, extra: object = None) -> Any:
+        mark = (extra, signature(files))
         kept = self._kept.get(name)
         if kept is None or kept[0] != mark:
             self._kept[name] = kept = (mark, read())
@@ -196,10 +204,15 @@ class FileSource:
         pointers = [pointer_path(self._workspace, slot) for slot in SLOTS]
         return [*pointers, self._workspace.comparisons, *state]
 
-    def _progress_files(self, runs: Runs) -> tuple[Any, list[Path]]:
-        live = [run for run in runs.runs if run.status == "running"] or runs.runs[:1]
+    def _read_progress(self) -> Progress:
+        runs = [run for _, run in self._runs.values()]
+        live = [run for run in runs if run.status == "running"] or runs[:1]
         folders = [self._workspace.runs / run.run for run in live]
-        return live, [folder / name for folder in folders for name in ("progress.json", "metrics.jsonl")]
+        files = [folder / name for folder in folders for name in ("progress.json", "metrics.jsonl")]
+        progress: Progress = self._unless_same(
+            "progress", files, lambda: snapshots.read_progress(self._workspace, runs), extra=live
+        )
+        return progress
 
     def _read_runs(self) -> Runs:
         names = self._unless_same("names", [self._workspace.runs], lambda: snapshots.run_names(self._workspace))

@@ -23,6 +23,7 @@ from engine.protocol import (
     Devices,
     Health,
     Message,
+    Runs,
     Slots,
     Source,
     SourceState,
@@ -197,7 +198,7 @@ class _Watch:
             for host in self._remote
         ]
         full = replace(health, sources=sources)
-        runs = self._latest["runs"].runs
+        runs = self._latest.get("runs", Runs()).runs
         known = self._latest.get("checkpoints", Checkpoints())
         waiting = any(one.state == "new" for one in known.checkpoints)
         return replace(full, next=advise(slots, full, runs, checkpoints=waiting))
