@@ -191,15 +191,18 @@ def _parse_overrides(overrides: Iterable[str]) -> tuple[dict[str, str], dict[str
         *parents, last = key.split(".")
         for part in parents:
             node = node.setdefault(part, {})
-        node[last] = _value(text)
+        node[last] = _value(text, typed=not key.startswith("model.settings."))
     return choices, layer
 
 
-def _value(text: str) -> Any:
-    """A list, table or quoted string is TOML; anything else stays text for the schema to convert."""
+def _value(text: str, *, typed: bool = True) -> Any:
+    """A list, table or quoted string is TOML; anything else stays text for the schema to convert.
+
+    Where the schema knows no type (`typed` false), numbers and booleans are TOML too.
+    """
     if text in ("null", "none", "None"):
         return None
-    if text[:1] in ("[", "{", '"', "'"):
+    if not typed or text[:1] in ("[", "{", '"', "'"):
         try:
             return tomli.loads(f"value = {text}")["value"]
         except tomli.TOMLDecodeError:

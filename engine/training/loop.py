@@ -69,8 +69,9 @@ class Trainer:
     best: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        self.epochs = self.settings.epochs or 1
         self.steps = steps_per_epoch(len(self.data.train), self.settings.batch_size)
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(self.device, memory_format=torch.channels_last)
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}]
@@ -99,7 +100,7 @@ class Trainer:
             Stopped: asked to; `position` says where.
             Failed: the loss is no number any more.
         """
-        while self.position.epoch < self.settings.epochs:
+        while self.position.epoch < self.epochs:
             self._train_epoch(hooks)
             began = time.monotonic()
             row = self._finish_epoch(hooks)
@@ -152,7 +153,7 @@ class Trainer:
     def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
         step = self.global_step
         torch.manual_seed((self.settings.seed * 1_000_003 + step) & _MASK)
-        total = self.steps * self.settings.epochs
+        total = self.steps * self.epochs
         rate = learning_rate(step, total, self.settings.learning_rate, self.settings.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

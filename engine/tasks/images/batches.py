@@ -70,7 +70,7 @@ def val_batches(part: Part, batch_size: int, *, workers: int) -> Iterator[tuple[
 
 
 def _serve(batches: Dataset, start: int, workers: int) -> Iterator:
-    numbers = range(start, len(batches))  # type: ignore[arg-type]
+    numbers = range(start, len(batches))
     if not workers:
         yield from (batches[number] for number in numbers)
         return

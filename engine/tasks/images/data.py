@@ -110,7 +110,7 @@ def load_data(
         )
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[entry.label] for entry in checked.entries], np.int64)
-    parts = np.array([entry.part for entry in checked.entries])
+    parts = np.array([entry.part for entry in checked.entries], "<U5")
     open_ = np.flatnonzero(parts == "")
     if len(open_):
         parts[open_] = np.where(split(labels[open_], settings.val_fraction, seed), "val", "train")

@@ -1,0 +1,151 @@
+"""What training sees: layouts, bad files, splits, the digits that nothing but a comparison may see."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.config.schema import Data
+from engine.errors import UsageError
+from engine.tasks.images.data import DataSet, heldout_digits, load_data
+from engine.tasks.images.preprocess import Preprocess
+
+
+def data(root: Path, **keys: object) -> Data:
+    return Data.model_validate({"kind": "folder", "root": root, "img_size": 16, **keys})
+
+
+def put(path: Path, number: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    root = tmp_path / "classes"
+    for i in range(10):
+        put(root / "cat" / f"{i}.png", i)
+        put(root / "dog" / f"{i}.png", 100 + i)
+    return root
+
+
+def counts(made: DataSet) -> tuple[int, ...]:
+    report = made.report
+    kinds = ("ok", "corrupt", "empty", "mislabelled", "duplicates")
+    assert report["checked"] == sum(report[kind] for kind in kinds)
+    return tuple(report[kind] for kind in kinds)
+
+
+def test_class_folders_are_split_by_seed(classes: Path) -> None:
+    first, again, other = (load_data(data(classes), seed) for seed in (0, 0, 1))
+    assert first.classes == ["cat", "dog"]
+    assert (len(first.train), len(first.val)) == (16, 4)
+    assert np.bincount(first.val.labels).tolist() == [2, 2]
+    assert (first.val.names, first.fingerprint) == (again.val.names, again.fingerprint)
+    assert first.val.names != other.val.names
+    assert first.fingerprint != other.fingerprint
+
+
+def test_every_kind_of_bad_file_is_named_and_counted(classes: Path) -> None:
+    (classes / "cat" / "text.jpg").write_text("no image at all")
+    (classes / "cat" / "cut.png").write_bytes((classes / "cat" / "0.png").read_bytes()[:200])
+    (classes / "dog" / "nothing.png").touch()
+    shutil.copy(classes / "dog" / "0.png", classes / "dog" / "again.png")
+    for name in ("cat", "dog"):
+        put(classes / name / "both.png", 7777)
+    (classes / "dog" / "notes.txt").write_text("ignored by its name")
+    made = load_data(data(classes), 0)
+    assert counts(made) == (20, 2, 1, 2, 1)
+    reasons = {item["path"]: item["reason"] for item in made.report["left_out"]}
+    assert set(reasons) == {"cat/text.jpg", "cat/cut.png", "dog/nothing.png", "dog/again.png", "cat/both.png",
+                            "dog/both.png"}  # fmt: skip
+    assert "cat and dog" in reasons["dog/both.png"]
+    assert reasons["dog/again.png"] == "the same image as dog/0.png"
+    assert made.report["ignored"] == ["dog/notes.txt"]
+    assert len(made.train) + len(made.val) == 20
+
+
+def test_an_image_in_train_and_val_stays_in_val_alone(classes: Path, tmp_path: Path) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(classes, root / "train")
+    put(root / "val" / "cat" / "a.png", 500)
+    put(root / "val" / "dog" / "b.png", 501)
+    shutil.copy(root / "train" / "cat" / "3.png", root / "val" / "cat" / "leak.png")
+    put(root / "val" / "bird" / "c.png", 502)
+    made = load_data(data(root), 0)
+    assert (len(made.train), len(made.val)) == (19, 3)
+    assert made.report["duplicates"] == 1
+    left_out = {item["path"]: item["kind"] for item in made.report["left_out"]}
+    assert left_out == {"train/cat/3.png": "duplicates", "val/bird/c.png": "mislabelled"}
+    shutil.rmtree(root / "val" / "dog")
+    assert any("no val image of: dog" in line for line in load_data(data(root), 0).report["warnings"])
+
+
+@pytest.mark.parametrize("header", ["image,label\n", "bild,art\n", ""])
+def test_a_csv_with_or_without_a_header(classes: Path, header: str) -> None:
+    rows = [f"cat/{i}.png,cat" for i in range(10)] + [f"dog/{i}.png,dog" for i in range(10)]
+    table = classes / "list.csv"
+    table.write_text(header + "\n".join([*rows, "cat/missing.png,cat", "dog/1.png,"]) + "\n")
+    made = load_data(data(table), 0)
+    assert (made.classes, len(made.train), len(made.val)) == (["cat", "dog"], 16, 4)
+    assert counts(made) == (20, 1, 0, 1, 0)
+
+
+def test_a_csv_with_its_own_parts(classes: Path) -> None:
+    table = classes / "list.csv"
+    rows = [f"{c},{c}/{i}.png,{'val' if i < 3 else 'train'}" for c in ("cat", "dog") for i in range(10)]
+    table.write_text("label,path,split\n" + "\n".join(rows) + "\n")
+    made = load_data(data(table), 0)
+    assert (len(made.train), len(made.val)) == (14, 6)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda root: root / "nowhere", "no data at"),
+        (lambda root: None, "data.root is not set"),
+        (lambda root: (root / "empty").mkdir() or root / "empty", "class folders"),
+        (lambda root: put(root / "one" / "cat" / "1.png", 1).parents[1], "only one class"),
+        (lambda root: (root / "a.csv").write_text("image,kind\nx,y\n") and root / "a.csv", "no column 'label'"),
+        (lambda root: (root / "a.csv").touch() or root / "a.csv", "is empty"),
+        (lambda root: (root / "a.csv").write_bytes(b"\xff\xfe\x00") and root / "a.csv", "as CSV"),
+        (lambda root: (root / "a.zip").write_bytes(b"PK") and root / "a.zip", "no folder and no CSV"),
+    ],
+)
+def test_no_usable_data_is_said(tmp_path: Path, make: object, said: str) -> None:
+    root = make(tmp_path)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=said) as caught:
+        load_data(data(root) if root else Data(kind="folder"), 0)
+    assert caught.value.hint
+
+
+def test_the_test_digits_are_seen_by_no_training(tmp_path: Path) -> None:
+    folder = heldout_digits(tmp_path / "digits-test")
+    files = sorted(folder.rglob("*.png"))
+    assert len(files) == 400
+    assert sorted(path.name for path in folder.iterdir()) == list("0123456789")
+    settings = Data(kind="digits", img_size=32)
+    preprocess = Preprocess(32, settings.resize, (0.5,) * 3, (0.5,) * 3)
+    held = {preprocess.pixels(path.read_bytes()).tobytes() for path in files}
+    for seed in (0, 1):
+        made = load_data(settings, seed)
+        seen = {part.pixels(i).tobytes() for part in (made.train, made.val) for i in range(len(part))}
+        assert not held & seen
+        assert len(made.train) + len(made.val) == 1397
+    stamp = folder.stat().st_mtime_ns
+    assert heldout_digits(folder).stat().st_mtime_ns == stamp
+    other = heldout_digits(tmp_path / "again")
+    assert [path.read_bytes() for path in files] == [path.read_bytes() for path in sorted(other.rglob("*.png"))]
+
+
+def test_data_needs_no_torch() -> None:
+    code = "import sys, engine.tasks.images.data as d; d.heldout_digits; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,167 @@
+"""An interrupted run, gone on with, ends in the very same bytes as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.errors import Interrupted, UsageError
+from engine.store.events import read_events
+from engine.store.workspace import Workspace
+from engine.training.runs import find_run as find
+from engine.training.runs import list_runs, read_metrics
+from tests.training.conftest import SMALL
+
+WORDS = (*SMALL, "training.epochs=6", "training.ema_decay=0.9")
+
+
+def same_tensors(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same_tensors(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same_tensors, left, right))
+    return bool(left == right)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    left, right = (torch.load(run / "last.pth", weights_only=True) for run in (one, other))
+    for key in ("model_state_dict", "ema_state_dict", "optimizer_state_dict", "best", "epoch", "step"):
+        assert same_tensors(left[key], right[key]), key
+    figures = [
+        [(row["epoch"], row["train_loss"], row["loss"], row["accuracy"]) for row in read_metrics(find_run(run))]
+        for run in (one, other)
+    ]
+    assert figures[0] == figures[1]
+
+
+def find_run(run: Path) -> Any:
+    return find(Workspace(run.parents[1]), run.name)
+
+
+@pytest.fixture
+def undisturbed(fit: Callable[..., Any], workspace: Workspace) -> Path:
+    """A run that nobody interrupts, as 0001."""
+    fit(*WORDS)
+    return workspace.runs / "0001"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_ended_by_a_signal_goes_on_bit_for_bit(
+    undisturbed: Path, workspace: Workspace, engine: Callable[..., Any], config: Path, how: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+    words = [*command, "train", *WORDS, "training.save_every_steps=3"]
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    run = workspace.runs / "0002"
+    while child.poll() is None and len(read_metrics(find_run(run)) if run.exists() else []) < 2:
+        time.sleep(0.01)
+    child.send_signal(how)
+    error = child.communicate()[1]
+    if how == signal.SIGTERM:
+        assert child.returncode == 130
+        assert "--resume 0002" in error
+        assert list_runs(workspace)[0]["status"] == "interrupted"
+    else:
+        assert list_runs(workspace)[0]["status"] == "lost"
+    done = engine("train", "--resume", "latest", "training.num_workers=1", "--json")
+    assert done.code == 0, done.err
+    assert done.json["run"] == "0002"
+    assert_same_run(undisturbed, run)
+    trained = [event["subject"] for event in read_events(workspace) if event["kind"] == "trained"]
+    assert trained == ["run 0001", "run 0002"]
+
+
+def test_a_stop_in_any_step_is_resumed_bit_for_bit(
+    undisturbed: Path, workspace: Workspace, fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped again and again, in the middle of epochs and in validation."""
+    import engine.training.loop as loop
+
+    original, calls = loop.learning_rate, [0]
+
+    def counting(*arguments: Any) -> float:
+        calls[0] += 1
+        if calls[0] % 11 == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "learning_rate", counting)
+    with pytest.raises(Interrupted) as caught:
+        fit(*WORDS)
+    assert caught.value.payload["status"] == "interrupted"
+    for _ in range(10):
+        try:
+            result = fit(resume="0002")
+            break
+        except Interrupted:
+            continue
+    assert result["status"] == "completed"
+    assert_same_run(undisturbed, workspace.runs / "0002")
+
+
+def test_the_number_of_workers_changes_nothing(
+    fit: Callable[..., Any], photos: Path, workspace: Workspace
+) -> None:
+    words = ("data=folder", f"data.root={photos}", "data.img_size=24", "data.augment=document",
+             "training.batch_size=8", "training.epochs=2")  # fmt: skip
+    fit(*words)
+    fit(*words, "training.num_workers=2", "data.cache_bytes=5000")
+    assert_same_run(workspace.runs / "0001", workspace.runs / "0002")
+
+
+def test_overrides_on_resume(fit: Callable[..., Any], workspace: Workspace, engine: Callable[..., Any]) -> None:
+    fit(*SMALL, "training.epochs=1")
+    manifest = find(workspace, "1")
+    manifest.write_manifest(manifest.read_manifest() | {"status": "interrupted"})
+    for override in ("training.epochs=2", "data.img_size=16", "model=litecnn_pro", "training=baseline_768"):
+        with pytest.raises(UsageError) as caught:
+            fit(override, resume="1")
+        assert caught.value.kind == "changes_result"
+        assert override in str(caught.value)
+    refused = engine("train", "--resume", "1", "training.seed=9", "--json")
+    assert refused.code == 2
+    assert refused.json["error"]["kind"] == "changes_result"
+    assert (
+        fit("training.num_workers=1", "notify.timeout_s=3", "training.epochs=1", resume="1")["status"]
+        == "completed"
+    )
+
+
+def test_changed_data_cannot_be_resumed(fit: Callable[..., Any], photos: Path, workspace: Workspace) -> None:
+    fit("data=folder", f"data.root={photos}", "data.img_size=16", "training.epochs=1")
+    run = find(workspace, "1")
+    run.write_manifest(run.read_manifest() | {"status": "interrupted"})
+    (photos / "red" / "0.jpg").unlink()
+    with pytest.raises(UsageError, match="data has changed"):
+        fit(resume="1")
+
+
+def test_a_background_run(engine: Callable[..., Any], workspace: Workspace) -> None:
+    done = engine("train", *SMALL, "training.epochs=1", "--detach", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["run"], done.json["status"]) == ("0001", "running")
+    while (entry := list_runs(workspace)[0])["status"] == "running":
+        time.sleep(0.05)
+    assert entry["status"] == "completed", (workspace.runs / "0001" / "log.txt").read_text()
+    assert "epoch 1/1" in (workspace.runs / "0001" / "log.txt").read_text()
+
+
+def test_a_run_that_is_going_on_is_busy(
+    engine: Callable[..., Any], workspace: Workspace, fit: Callable[..., Any]
+) -> None:
+    from engine.store.locks import hold
+
+    fit(*SMALL, "training.epochs=1")
+    with hold(workspace.runs / "0001" / "run.lock", "train run 0001"):
+        assert engine("train", "--resume", "1", "--json").code == 4
