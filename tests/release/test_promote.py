@@ -48,7 +48,10 @@ def compare(workspace: Workspace, pair: tuple[Release, Release], *, tobe_only: i
         identity = records.next_id(workspace)
         cells = [("x", "cat")] * tobe_only + [("cat", "x")] * asis_only
         cells += [("cat", "cat")] * (400 - len(cells))
-        rows: list[list[str | None]] = [[f"{i:064x}", "cat", asis, tobe] for i, (asis, tobe) in enumerate(cells)]
+        rows: list[list[str | None]] = []
+        for i, (asis, tobe) in enumerate(cells):
+            fields = {"sha256": f"{i:064x}", "label": "cat", "asis": asis, "tobe": tobe}
+            rows.append([fields.get(column, f"cat/{i}.png") for column in records.COLUMNS])
         both = 400 - tobe_only - asis_only
         sides = {
             slot: {"release": release.id, "errors": 0, "correct": both + own}
