@@ -21,7 +21,7 @@ from engine import __version__
 from engine.config import Settings
 from engine.errors import Failed, UsageError
 from engine.release.bundle import Manifest, Origin, Release, read_release, release_path, write_release
-from engine.release.child import run_child
+from engine.release.child import Unchecked, run_child
 from engine.release.container import MAX_BYTES
 from engine.release.hold import rejection
 from engine.release.refusal import Refusal, check_classes
@@ -80,7 +80,8 @@ def admit(
     Raises:
         UsageError: no such file.
         Rejected: it failed a check; remembered, and one `refused` event a hash.
-        Failed: it could not be checked (limits, disk); not remembered.
+        Unchecked: the child passed a limit or died; told once, and tried again the next time.
+        Failed: it could not be checked for want of disk, or because it changes.
     """
     if precision != "fp32":
         raise UsageError(f"a release of precision '{precision}' cannot be made yet", "leave --format out")
@@ -191,6 +192,10 @@ def _admit(
             check_classes(release.manifest.classes, expect_classes)
     except Refusal as refusal:
         raise _record(workspace, settings, refusal, digest, name, cycle, expect_classes) from None
+    except Unchecked as error:
+        unknown = Refusal(error.kind, error.message.removeprefix(f"{name} "), error.hint, lasting=False)
+        error.news = _record(workspace, settings, unknown, digest, name, cycle, expect_classes).news
+        raise
     return release
 
 
@@ -220,6 +225,8 @@ def _remembered(
     entry = _read(workspace, "refused.json").get(sha256)
     if not isinstance(entry, dict) or entry.get("fingerprint") != _fingerprint(settings):
         return None
+    if not entry.get("lasting"):  # told once, but looked at again: a fuller machine or another package may do
+        return None
     if entry["check"] == "classes" and entry.get("expected") != expect_classes:
         return None
     return entry
@@ -237,19 +244,19 @@ def _record(
     """Remember a refusal where it will come again, with one event a hash."""
     known = _read(workspace, "refused.json")
     news = digest.sha256 not in known
-    if refusal.lasting:
-        known.pop(digest.sha256, None)
-        known[digest.sha256] = {
-            "fingerprint": _fingerprint(settings),
-            "check": refusal.check,
-            "name": name,
-            "message": refusal.message,
-            "hint": refusal.hint,
-            "dangerous": refusal.dangerous,
-            "expected": expect_classes if refusal.check == "classes" else None,
-            "at": timestamp(),
-        }
-        write_json(workspace.state / "refused.json", dict(list(known.items())[-_REMEMBERED:]))
+    known.pop(digest.sha256, None)
+    known[digest.sha256] = {
+        "fingerprint": _fingerprint(settings),
+        "check": refusal.check,
+        "name": name,
+        "message": refusal.message,
+        "hint": refusal.hint,
+        "dangerous": refusal.dangerous,
+        "lasting": refusal.lasting,
+        "expected": expect_classes if refusal.check == "classes" else None,
+        "at": timestamp(),
+    }
+    write_json(workspace.state / "refused.json", dict(list(known.items())[-_REMEMBERED:]))
     if news:
         detail = {
             "sha256": digest.sha256,

@@ -36,6 +36,16 @@ class Limits:
 LIMITS = Limits()
 
 
+class Unchecked(Failed):
+    """The child passed a limit (kind `limits`) or died (`crashed`): nothing is known about the checkpoint.
+
+    Attributes:
+        news: it happened to this checkpoint for the first time, so people should hear of it.
+    """
+
+    news = True
+
+
 def run_child(
     workspace: Workspace,
     settings: Settings,
@@ -55,7 +65,7 @@ def run_child(
         What it wrote as `result.json`: `ok` and the release's facts, or the refusal's fields.
 
     Raises:
-        Failed: it passed a limit, or died; nothing is known about the checkpoint then.
+        Unchecked: it passed a limit, or died; nothing is known about the checkpoint then.
     """
     source = settings.source
     own = source.model is not None and source.model == settings.model.name
@@ -85,7 +95,9 @@ def run_child(
         )
         stopped = _watch(child, LIMITS.memory_bytes + LIMITS.memory_per_byte * size)
     if stopped:
-        raise Failed(f"{name} could not be checked: {stopped}", "check it where there is more room", kind="limits")
+        raise Unchecked(
+            f"{name} could not be checked: {stopped}", "check it where there is more room", kind="limits"
+        )
     result = read_json(folder / "result.json") if child.returncode == 0 else None
     if isinstance(result, dict):
         return result
@@ -93,12 +105,12 @@ def run_child(
     if child.returncode < 0:
         number = -child.returncode
         said = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-        raise Failed(
+        raise Unchecked(
             f"{name} could not be checked: the process that opened it died of {said}",
             f"see {workspace.logs / 'admission.log'}",
             kind="crashed",
         )
-    raise Failed(
+    raise Unchecked(
         f"{name} could not be checked: {_last_line(log)}",
         f"see {workspace.logs / 'admission.log'}",
         kind="crashed",

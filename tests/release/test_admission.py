@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 
 from engine.config import Settings
-from engine.errors import Failed, UnderstudyError, UsageError
+from engine.errors import UnderstudyError, UsageError
 from engine.release import child
 from engine.release.admission_child import check_and_convert
 from engine.release.admit import Rejected, admit, refusal
@@ -388,12 +388,14 @@ def test_limits_end_the_child_and_are_not_held_against_the_file(
 ) -> None:
     path = save(tmp_path / "best_model.pth", content())
     monkeypatch.setattr("engine.release.child.LIMITS", limits)
-    with pytest.raises(Failed, match=said) as caught:
-        give(workspace, settings, path)
-    assert caught.value.kind in ("limits", "crashed")
+    for news in (True, False):
+        with pytest.raises(child.Unchecked, match=said) as caught:
+            give(workspace, settings, path)
+        assert (caught.value.exit_code, caught.value.news) == (1, news)
+        assert caught.value.kind in ("limits", "crashed")
     assert refusal(workspace, settings, digest_file(path).sha256) is None
     assert not list(workspace.incoming.glob("*"))
-    assert read_events(workspace) == []
+    assert [event["kind"] for event in read_events(workspace)] == ["refused"], "told once"
 
 
 def test_what_a_killed_admission_left_is_swept(
