@@ -140,7 +140,7 @@ def test_a_damaged_release_is_made_again_under_the_same_name(
 def test_the_teams_own_file_is_made_of_what_the_settings_say(
     workspace: Workspace, settings_with: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    state = weights(5, widths=[32, 64, 128, 256])
+    state = build_model("litecnn", len(CLASSES)).state_dict()
     prefixed = {f"module.{k}": v.half() if v.is_floating_point() else v for k, v in state.items()}
     path = save(tmp_path / "best_model.pth", {"model_state_dict": prefixed, "accuracy": 87.2, "epoch": 12})
     error = refused(workspace, settings_with("source.model=litecnn"), path)
