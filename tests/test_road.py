@@ -92,7 +92,9 @@ def test_the_whole_road(
     )
     second = engine("train", "training.epochs=6", "training.cycle=2", "training.seed=1", "--json")
     assert second.code == 0, second.err
-    release_2 = engine("sync", "--json").json["release"]
+    synced = engine("sync", "--json").json
+    release_2 = synced["release"]
+    assert synced["deployed"], synced
     assert release_2 not in (None, release_1)
     status = engine("status", "--json").json
     assert status["slots"]["tobe"]["release"] == release_2

@@ -10,6 +10,7 @@ import click
 
 from engine.checkpoints.naming import folder_cycle
 from engine.cli.verb import Session, Verb, table
+from engine.compare.gate import gate
 from engine.errors import UsageError
 from engine.notify import messages, notify
 from engine.release import hold as marks
@@ -81,7 +82,7 @@ def deploy(session: Session, words: list[str], new_classes: bool, reason: str | 
 def promote(session: Session, force: bool, reason: str | None, dry_run: bool, wait: bool) -> None:
     """Give AS-IS what TO-BE holds, behind the gate, with a backup of what it replaces."""
     result = room.promote(
-        session.workspace, session.settings, force=force, reason=reason, dry_run=dry_run, wait=wait
+        session.workspace, session.settings, gate, force=force, reason=reason, dry_run=dry_run, wait=wait
     )
     if result["promoted"]:
         text = messages.promoted_message(result, port=session.settings.port("asis"))

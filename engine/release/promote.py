@@ -7,10 +7,9 @@ rejection or the journal.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from engine.compare.gate import gate
 from engine.config import Settings
 from engine.errors import Busy, Failed, Refused, UsageError
 from engine.release import control
@@ -23,10 +22,13 @@ from engine.store.files import copy_verified
 from engine.store.locks import hold, holder
 from engine.store.workspace import Workspace
 
+Gate = Callable[[Workspace, Settings], dict[str, Any]]
+
 
 def promote(
     workspace: Workspace,
     settings: Settings,
+    gate: Gate,
     *,
     force: bool = False,
     reason: str | None = None,
@@ -36,6 +38,8 @@ def promote(
     """Give AS-IS the release that TO-BE holds; TO-BE keeps it.
 
     Args:
+        gate: weighs the evidence for exactly the two releases that the slots hold; asked under the lock
+            (`engine.compare.gate.gate`). Its `open`, `reason` and `ab` are used.
         force: pass a closed gate; needs `reason`, which the log keeps.
         dry_run: check everything, change nothing; the result has `promoted` false and `dry_run` true.
         wait: wait for another command that changes a slot, or for a comparison, instead of Busy.
@@ -53,13 +57,13 @@ def promote(
     if force and reason is None:
         raise UsageError("'--force' needs a reason", 'add --reason "why the evidence is not waited for"')
     if dry_run:
-        return _promote(workspace, settings, force, reason, dry_run=True)
+        return _promote(workspace, settings, gate, force, reason, dry_run=True)
     with no_comparison(workspace, "promote", wait), slots_lock(workspace, "promote", wait):
-        return _promote(workspace, settings, force, reason, dry_run=False)
+        return _promote(workspace, settings, gate, force, reason, dry_run=False)
 
 
 def _promote(
-    workspace: Workspace, settings: Settings, force: bool, reason: str | None, *, dry_run: bool
+    workspace: Workspace, settings: Settings, gate: Gate, force: bool, reason: str | None, *, dry_run: bool
 ) -> dict[str, Any]:
     candidate, present = read_pointer(workspace, "tobe"), read_pointer(workspace, "asis")
     result: dict[str, Any] = {
@@ -82,7 +86,7 @@ def _promote(
         raise refuse(why, "deploy another candidate; a rejection is not forced")
     if present and present.release == candidate.release:
         raise refuse("both slots hold the same release", "there is nothing to promote")
-    evidence = _evidence(workspace, settings)
+    evidence = _evidence(workspace, settings, gate)
     result |= {"ab": (evidence["ab"] or {}).get("id"), "gate": evidence}
     if not force:
         if present is None:
@@ -226,7 +230,7 @@ def no_comparison(workspace: Workspace, purpose: str, wait: bool) -> Iterator[No
         yield
 
 
-def _evidence(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def _evidence(workspace: Workspace, settings: Settings, gate: Gate) -> dict[str, Any]:
     try:
         return gate(workspace, settings)
     except Failed as error:  # damaged evidence closes the gate; it does not take `--force` away

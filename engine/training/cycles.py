@@ -47,7 +47,6 @@ def claim_cycle(root: Path, wanted: int | None) -> tuple[int, bool]:
 def give_back(root: Path, cycle: int) -> None:
     """Remove a claimed folder that nothing was saved to."""
     with contextlib.suppress(OSError):
-        (cycle_folder(root, cycle) / ".best.lock").unlink(missing_ok=True)
         cycle_folder(root, cycle).rmdir()
 
 
@@ -66,7 +65,7 @@ def save_best(root: Path, cycle: int, state: dict[str, Any], *, overwrite: bool)
         None when it was saved, else a sentence that says why what is there stays.
     """
     path = best_path(root, cycle)
-    with hold(path.parent / ".best.lock", f"save the best of cycle {cycle}", wait=True):
+    with hold(root / f".checkpoints_cycle{cycle}.lock", f"save the best of cycle {cycle}", wait=True):
         if not overwrite and (reason := _stays(path, state)):
             return reason
         save_checkpoint_file(path, state)

@@ -203,10 +203,11 @@ def test_an_empty_production_slot(engine: Engine, workspace: Workspace) -> None:
 @pytest.fixture
 def backup(workspace: Workspace, pair: tuple[Release, Release], port: int, config: Path) -> Path:
     """AS-IS's first backup, of the old release; AS-IS holds the new one."""
+    from engine.compare.gate import gate
     from engine.release.promote import promote
 
     settings: Settings = load_settings(config, workspace.root).settings
-    name = promote(workspace, settings, force=True, reason="test")["backup"]
+    name = promote(workspace, settings, gate, force=True, reason="test")["backup"]
     return workspace.backups / name
 
 
