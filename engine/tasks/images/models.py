@@ -55,7 +55,7 @@ class LiteCNN(nn.Module):
 
     Args:
         num_classes: width of the output, logits.
-        widths, depths: channels and blocks of each stage.
+        widths, depths: channels and blocks of each stage; the stem has the first width.
         dropout: before the head.
     """
 
@@ -68,7 +68,7 @@ class LiteCNN(nn.Module):
         width = widths[0]
         for stage, (wanted, depth) in enumerate(zip(widths, depths, strict=True)):
             for block in range(depth):
-                blocks.append(Separable(width, wanted, 2 if block == 0 and stage > 0 else 1))
+                blocks.append(Separable(width, wanted, 2 if block == 0 and stage else 1))
                 width = wanted
         self.body = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(dropout)
@@ -86,17 +86,17 @@ class LiteCNN(nn.Module):
 def litecnn(
     num_classes: int,
     widths: Sequence[int] = (32, 64, 128, 256),
-    depths: Sequence[int] = (1, 2, 3, 2),
+    depths: Sequence[int] = (0, 2, 4, 3),
     dropout: float = 0.1,
 ) -> LiteCNN:
-    """About 0.16M parameters: quick to train on a CPU."""
+    """About 0.25M parameters: quick to train on a CPU."""
     return LiteCNN(num_classes, widths, depths, dropout)
 
 
 def litecnn_pro(
     num_classes: int,
     widths: Sequence[int] = (48, 96, 192, 384, 768),
-    depths: Sequence[int] = (1, 2, 4, 6, 2),
+    depths: Sequence[int] = (0, 3, 4, 6, 2),
     dropout: float = 0.2,
 ) -> LiteCNN:
     """About 1.9M parameters: its light checkpoint has the documents' usual 4 to 12 MB."""
