@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from textual import events
 from textual.app import App, ComposeResult
 from textual.message import Message
+from textual.screen import Screen
 from textual.widget import Widget
 
 from console import deeds, layout
@@ -25,6 +27,7 @@ from console.theme import ConsoleTheme
 from console.view import Ui, View
 from console.widgets.canvas import Canvas
 from console.widgets.entry import Entry
+from console.wire import tighten
 from console.words import _
 
 BRAND = "UNDERSTUDY"
@@ -135,6 +138,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 _place(canvas, *region)
         _place(self.filter, 1, height - 1, max(1, width - 2), 1)
         self.redraw()
+
+    def _display(self, screen: Screen[Any], renderable: Any) -> None:
+        super()._display(screen, tighten(renderable))
 
     # drawing -------------------------------------------------------------------------------------------
 

@@ -94,11 +94,20 @@ class Row:
         """The row in a theme's styles, exactly `width` cells wide."""
         style = theme.style
         ground = self.ground
-        segments = [Segment(text, style(roles, ground)) for text, roles in self.spans]
-        if self.at < width:
-            segments.append(Segment(" " * (width - self.at), style("", ground)))
-            return Strip(segments, width)
-        strip = Strip(segments, self.at)
+        segments: list[Segment] = []
+        said, last = "", style("", ground)
+        spans = [*self.spans, (" " * (width - self.at), "")] if self.at < width else self.spans
+        for text, roles in spans:
+            wanted = style(roles, ground)
+            plain = not (wanted.underline or wanted.reverse or last.underline or last.reverse)
+            if wanted == last or (plain and wanted.bgcolor == last.bgcolor and not text.strip(" ")):
+                said += text  # blanks look alike in any colour: a change of style less on the wire
+                continue
+            if said:
+                segments.append(Segment(said, last))
+            said, last = text, wanted
+        segments.append(Segment(said, last))
+        strip = Strip(segments, max(self.at, width))
         return strip.crop(0, width) if self.at > width else strip
 
 
