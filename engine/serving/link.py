@@ -135,6 +135,8 @@ class Link(asyncio.Protocol):
         """End the process and return its exit code; what it had not answered raises WorkerGone."""
         if self._transport is not None:
             self._transport.close()
+        if not self._hello.done():
+            self.process.kill()  # still importing: it would not see the socket's end for a while
         deadline = time.monotonic() + _END_S
         while self.process.poll() is None:
             if time.monotonic() > deadline:
