@@ -72,7 +72,12 @@ class Preprocess:
         """uint8 [..., H, W, 3] to float32 [..., 3, H, W], scaled to 0..1, minus mean, over std."""
         scale = np.float32(1 / 255) / np.asarray(self.std, np.float32)
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32) * scale - shift, -1, -3))
+        planes = np.empty((*pixels.shape[:-3], 3, *pixels.shape[-3:-1]), np.float32)
+        for channel in range(3):  # a plane at a time is several times faster than a transposed copy
+            plane = planes[..., channel, :, :]
+            np.multiply(pixels[..., channel], scale[channel], out=plane)
+            plane -= shift[channel]
+        return planes
 
     def __call__(self, content: bytes, max_pixels: int = 50_000_000) -> np.ndarray:
         """An encoded image to the net's input, float32 [3, img_size, img_size]."""
