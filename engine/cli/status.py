@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from engine.store.clock import now, parse
 from engine.store.workspace import SLOTS, TITLES
 from engine.watch import snapshots
 from engine.watch.advice import MISSED, advise
-from engine.watch.checkpoints import source_has_candidates
+from engine.watch.candidates import source_has_candidates
 
 RUNS = 5
 _STATS_S = 0.5
@@ -29,7 +30,7 @@ def status(session: Session) -> None:
     health = snapshots.read_health(workspace, settings, gate)
     runs = snapshots.read_runs(workspace, RUNS)
     fresh = slots.asis.release is None and slots.tobe.release is None
-    has_candidates = fresh and source_has_candidates(workspace, settings)
+    has_candidates = fresh and source_has_candidates(settings)
     advice = advise(slots, health, runs.runs, checkpoints=has_candidates)
     result: dict[str, Any] = {
         "slots": {"asis": to_json(slots.asis), "tobe": to_json(slots.tobe)},
@@ -107,13 +108,13 @@ def _ms(value: float | None) -> str:
 def _look(last: Any, missed: int) -> str:
     if last is None:
         return "none yet"
-    words = [age(last.at)]
+    words, name = [age(last.at)], PurePath(last.candidate or "").name
     if last.error:
         words.append(f"failed: {last.error}")
     elif last.deployed:
-        words.append(f"deployed {last.candidate}")
+        words.append(f"deployed {name}")
     elif last.changed:
-        words.append(f"{last.candidate} waits")
+        words.append(f"{name} waits")
     else:
         words.append("nothing new")
     return ", ".join([*words, *([f"{missed} looks missed"] if missed >= MISSED else [])])

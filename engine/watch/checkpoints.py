@@ -1,4 +1,4 @@
-"""The source's checkpoints, as far as they can be seen from here without opening one."""
+"""The checkpoints of this host, listed as seldom as their folders change."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 from engine.checkpoints.history import checkpoint_history
-from engine.checkpoints.naming import choose, is_checkpoint_folder
+from engine.checkpoints.naming import is_checkpoint_folder
 from engine.config import Settings
-from engine.errors import UnderstudyError
 from engine.protocol import NEWEST, Checkpoint, Checkpoints, from_json
 from engine.release.slots import pointer_path
 from engine.release.standing import standings
@@ -20,20 +19,6 @@ from engine.watch.snapshots import run_names, signature
 _PAUSE_S = 2.0
 _AGAIN_S = 60.0
 _RUNS = 20  # a run older than these no longer saves anything
-
-
-def source_has_candidates(workspace: Workspace, settings: Settings) -> bool:
-    """Whether `sync` could find something; a source on another host is taken to have it."""
-    if settings.source.kind != "local":
-        return True
-    from engine.sync.local import LocalSource
-
-    root = Path(settings.source.root) if settings.source.root else settings.checkpoints_root
-    try:
-        with LocalSource(root, must_exist=False) as source:
-            return bool(choose(source.listing(), time.time()).candidates)
-    except UnderstudyError:
-        return False
 
 
 class CheckpointLister:

@@ -220,7 +220,8 @@ def read_locks(workspace: Workspace) -> list[Lock]:
             said = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue  # empty: nobody holds it
-        if isinstance(said, dict) and path.stem != "events" and _alive(said.get("pid")):
+        lasting = path.stem == "events" or path.stem.startswith("serve-")  # a moment's, or a server's for its life
+        if isinstance(said, dict) and not lasting and _alive(said.get("pid")):
             found.append(_lenient(Lock, {**said, "name": path.stem}, {"name": path.stem}))
     return found
 
