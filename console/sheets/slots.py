@@ -143,14 +143,14 @@ class Rollback(Sheet):
         self.undo = undo
         super().__init__(console)
         self.heading = _("Undo: put the last release back on AS-IS") if undo else _("Roll back AS-IS")
-        self.chosen = self._name(console.view())
+        self.chosen = self._at_cursor(console.view())
 
     def _backups(self, view: View) -> list[Backup]:
         slots = view.store.slots
         backups = list(slots.backups) if slots else []
         return backups[:1] if self.undo else backups
 
-    def _name(self, view: View) -> str | None:
+    def _at_cursor(self, view: View) -> str | None:
         backups = self._backups(view)
         return backups[self.cursor].name if 0 <= self.cursor < len(backups) else None
 
