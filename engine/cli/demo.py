@@ -24,7 +24,7 @@ from engine.store.files import atomic_write
 from engine.store.workspace import SLOTS, Workspace
 
 _MARKER = "demo.json"
-_SHORT_EPOCHS = 2
+_SHORT_EPOCHS = 1
 _READY_S = 60.0
 
 
