@@ -93,7 +93,7 @@ class Model(Section):
 class Training(Section):
     epochs: Annotated[int, Field(ge=1)] | None = None  # None: by the size of the data set
     batch_size: Annotated[int, Field(ge=1)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 0.003
+    learning_rate: Annotated[float, Field(gt=0)] = 0.008
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
