@@ -18,6 +18,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -26,7 +27,9 @@ IDLE = RECORDING.with_name("empty.jsonl")
 WARM_S = 4.0
 
 
-def run(recording: Path, width: int, height: int, seconds: float, *, still: bool) -> dict[str, object]:
+def run(
+    recording: Path, width: int, height: int, seconds: float, *, still: bool, warm: float = WARM_S
+) -> dict[str, Any]:
     """One console on a pseudo-terminal of this size for `seconds` after it has warmed up."""
     began = time.monotonic()
     pid, terminal = pty.fork()
@@ -34,18 +37,19 @@ def run(recording: Path, width: int, height: int, seconds: float, *, still: bool
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         environment.pop("NO_COLOR", None)
         command = [sys.executable, "-m", "console", "--replay", str(recording)]
-        os.execve(sys.executable, command, environment)  # noqa: S606
+        os.execve(sys.executable, command, environment)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     process = psutil.Process(pid)
     painted = _until(terminal, began + 10, b"studio" if width >= 100 else b"TO-BE :")
-    _drain(terminal, time.monotonic() + WARM_S / 2)
+    _drain(terminal, time.monotonic() + warm / 2)
     os.write(terminal, b"1")
-    _drain(terminal, time.monotonic() + WARM_S / 2)
+    _drain(terminal, time.monotonic() + warm / 2)
     used, started = process.cpu_times(), time.monotonic()
     total = _drain(terminal, started + seconds)
     spent = time.monotonic() - started
     after = process.cpu_times()
     memory = process.memory_info().rss
+    os.write(terminal, b"3")
     latency = _keys(terminal) if not still else None
     os.write(terminal, b"q")
     _end(pid, terminal)

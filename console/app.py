@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from textual import events
@@ -23,7 +24,7 @@ from console.panes import events as event_log
 from console.replay import Replay
 from console.sheets.base import Sheet
 from console.store import Store
-from console.theme import ConsoleTheme
+from console.theme import ConsoleTheme, load_themes, stamp
 from console.view import Ui, View
 from console.widgets.canvas import Canvas
 from console.widgets.entry import Entry
@@ -99,7 +100,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._devices_rows = 0
         self._spots: list[tuple[int, int, str]] = []
         self._canvases: dict[str, Canvas] = {}
-        self._heard = False
+        self.theme_folders: list[Path] | None = None
+        self._themes_stamp = stamp()
 
     # building ------------------------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self.arrange()
-        self.set_interval(TICK_S, self.redraw)
+        self.set_interval(TICK_S, self.tick)
         if self.feed is not None:
             self.store.feed_since = self._now()
             self.feed.start(lambda: self.post_message(self.Arrived()) and None)
@@ -185,6 +187,23 @@ class ConsoleApp(App[None], inherit_bindings=False):
             words = [_("READ ONLY")]
         return " ".join(words)
 
+    def tick(self) -> None:
+        """Ages go on by themselves; theme files that were changed are read again."""
+        now = stamp(self.theme_folders)
+        if now != self._themes_stamp:
+            self._themes_stamp = now
+            self.reload_themes()
+        self.redraw()
+
+    def reload_themes(self) -> None:
+        """Read every theme again; a faulty one keeps its last good state."""
+        themes, faults = load_themes(self.theme_folders)
+        self.themes = {**self.themes, **themes}
+        if self.themes[self.look.name] != self.look:
+            self.choose_theme(self.look.name)
+        if faults:
+            self.say("  ".join(str(fault) for fault in faults), "danger")
+
     def choose_theme(self, name: str) -> None:
         """Draw with another theme from now on."""
         self.look = self.themes[name]
@@ -214,7 +233,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.store.clear()
         for message in feed.drain():
             self.store.apply(message, now)
-            self._heard = True
         state = "offline" if feed.problem else "live"
         if state != self.store.feed:
             self.store.feed_since = now
@@ -239,6 +257,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
         return not (action.changes and (self.options.readonly or self.replaying))
 
     async def on_key(self, event: events.Key) -> None:
+        if event.key == "ctrl+c":
+            event.prevent_default()
+            self.exit()
+            return
         if self.sheet is not None:
             await self._sheet_key(self.sheet, event)
             return

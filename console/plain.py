@@ -20,7 +20,9 @@ from console.view import Ui, View
 from console.words import _
 
 WIDTH = 78
-HELP = "road, slots, compare, training, devices, checkpoints, events, sync, ab, promote, rollback, train, help, quit"
+HELP = (
+    "road, slots, compare, training, devices, checkpoints, events, sync, ab, promote, rollback, train, help, quit"
+)
 _PANES = {
     "compare": compare.draw,
     "training": training.draw,
@@ -92,10 +94,16 @@ class Plain:
         if words[0] == "slots":
             shown = []
             for name in ("asis", "tobe"):
-                shown += [slots.title(view, name).plain, *(f"  {row.plain}" for row in slots.draw(view, name, WIDTH, 5))]
+                shown += [
+                    slots.title(view, name).plain,
+                    *(f"  {row.plain}" for row in slots.draw(view, name, WIDTH, 5)),
+                ]
             return shown
         if words[0] == "road":
-            return [*(f"{stop.name}: {stop.state}, {stop.fact}" for stop in road.stations(view)), road.next_step(view)]
+            return [
+                *(f"{stop.name}: {stop.state}, {stop.fact}" for stop in road.stations(view)),
+                road.next_step(view),
+            ]
         if words[0] in ("sync", "ab", "train", "promote", "rollback"):
             return self._act(view, words)
         return [HELP]

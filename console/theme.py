@@ -150,6 +150,18 @@ def load_themes(folders: list[Path] | None = None) -> tuple[dict[str, ConsoleThe
     return themes, faults
 
 
+def stamp(folders: list[Path] | None = None) -> tuple[tuple[str, int], ...]:
+    """Every theme file with the time of its last change: equal while nothing has changed."""
+    found = []
+    for folder in folders if folders is not None else [SHIPPED, user_folder()]:
+        for path in sorted(folder.glob("*.toml")) if folder.is_dir() else []:
+            try:
+                found.append((str(path), path.stat().st_mtime_ns))
+            except FileNotFoundError:
+                continue
+    return tuple(found)
+
+
 def pick(themes: dict[str, ConsoleTheme], name: str) -> ConsoleTheme:
     """The theme of that name.
 

@@ -123,7 +123,7 @@ def _columns(width: int) -> list[tuple[str, int, bool]]:
         columns.append(("hash", 8, False))
     rest = width - 2 - sum(size + 2 for _name, size, _right in columns)
     file = max(10, min(rest - 15, 21 if width < 100 else max(21, rest // 2)))
-    columns.append(("stands", max(8, rest - file - 2), False))
+    columns.append(("stands", max(8, rest - file), False))
     return [(name, size or file, right) for name, size, right in columns]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
 from console import text
 from console.actions import sign
 from console.view import View
@@ -74,7 +76,7 @@ def draw(
         if height == 1:
             return [names]
         names.right(brand, width - 1, "dim") if names.at + len(brand) + 2 < width else None
-        step = Row(" ").put(_("next") + " ", "dim").put(f"{key} " if key else "", "bold accent")
+        step = Row(" ").put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
         return [names, step.put(next_step(view), "accent").cut(width - 1)]
     left = len(brand) + 3
     room = min(16, max(13, (width - left - 30) // 5))
@@ -87,12 +89,11 @@ def draw(
         facts.to(column + 2)
         facts.put(text.clip(stop.fact, room - 3), "dim" if stop.state != "bad" else "danger")
     end = left + 5 * room
-    label = _("next") + " "
-    said = text.wrap(next_step(view), width - end - len(label) - 1)
-    names.to(end).put(label, "dim").put(said[0] if said else "", "accent")
-    facts.to(end)
-    facts.put((key + " ").rjust(len(label)) if key else " " * len(label), "bold accent")
-    facts.put(" ".join(said[1:]), "accent").cut(width - 1)
+    label = _("next") + (f" [{key}] " if key else " ")
+    said = text.wrap(next_step(view), width - end - cell_len(label) - 1)
+    names.to(end).put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
+    names.put(said[0] if said else "", "accent")
+    facts.to(end + cell_len(label)).put(" ".join(said[1:]), "accent").cut(width - 1)
     return [names, facts]
 
 

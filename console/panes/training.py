@@ -55,7 +55,7 @@ def fraction(run: RunProgress) -> float | None:
 def draw(view: View, width: int, height: int) -> list[Row]:
     found = shown(view)
     if found is None:
-        return [Row(_("no training yet: `t` starts one"), "dim")]
+        return _without_progress(view, width)
     _host, run = found
     rows = [_head(view, run, width)]
     if height >= 7:
@@ -63,6 +63,16 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     elif height > 2:
         rows.append(_figures(run, width))
     return [*rows, _facts(run, width)][:height]
+
+
+def _without_progress(view: View, width: int) -> list[Row]:
+    runs = view.store.runs
+    last = runs.runs[0] if runs and runs.runs else None
+    if last is None:
+        waiting = runs is None
+        return [Row(_("no figures yet") if waiting else _("no training yet: `t` starts one"), "dim")]
+    head = Row(_("run") + " ", "dim").put(last.run).put(f" {_(last.status)}", STATUS.get(last.status, ""))
+    return [head, *(Row(line, "danger") for line in text.wrap(last.problem or "", width))]
 
 
 def _head(view: View, run: RunProgress, width: int) -> Row:
@@ -150,5 +160,6 @@ def _facts(run: RunProgress, width: int) -> Row:
     if run.memory_bytes is not None:
         row.put("  " + _("memory") + " ", "dim").put(text.share(run.memory_bytes, run.available_bytes))
         if run.predicted_bytes:
-            row.put(f" ({_('forecast')} {text.size(run.predicted_bytes)})", "dim")
+            forecast = text.share(run.predicted_bytes, run.available_bytes).partition("/")[0]
+            row.put(f" ({_('forecast')} {forecast})", "dim")
     return row.cut(width)

@@ -52,7 +52,9 @@ def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeApp:
     themes, faults = load_themes([SHIPPED])
     assert not faults
 
-    def make(recording: str = "evening", *, theme: str = "understudy", later: float = 0.0, **options: Any) -> ConsoleApp:
+    def make(
+        recording: str = "evening", *, theme: str = "understudy", later: float = 0.0, **options: Any
+    ) -> ConsoleApp:
         store, last = filled(recording)
         return ConsoleApp(
             Options(settings={"theme": theme}, **options),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from console.actions import ACTIONS, BY_ID
 from console.deeds import DEEDS
 from console.sheets.slots import Promote, Rollback
+from console.theme import SHIPPED
 from tests.console.conftest import MakeApp, Started, screen_text
 from tests.console.record import NEW
 
@@ -168,3 +171,19 @@ async def test_the_palette_finds_a_theme(make_app: MakeApp) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("colon", *"ember", "enter")
     assert app.look.name == "ember"
+
+
+async def test_a_changed_theme_is_drawn_at_once_and_a_faulty_one_is_told(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app(theme="ember")
+    good = (SHIPPED / "ember.toml").read_text()
+    async with app.run_test(size=SIZE):
+        app.theme_folders = [tmp_path]
+        (tmp_path / "ember.toml").write_text(good.replace("#e8dccb", "#ffffff"))
+        app.tick()
+        assert app.look.colors["foreground"] == "#ffffff"
+        (tmp_path / "ember.toml").write_text(good.replace("#e8dccb", "white-ish"))
+        app.tick()
+        assert "colors.foreground" in app.notice[0]
+        assert app.look.colors["foreground"] == "#ffffff"

@@ -45,14 +45,16 @@ def test_the_shipped_themes_are_whole_and_readable() -> None:
 
 def test_every_fault_of_every_theme_is_told_with_its_line(tmp_path: Path) -> None:
     good = (SHIPPED / "ember.toml").read_text()
-    (tmp_path / "a.toml").write_text(good.replace('dim = "#998a78"', 'dim = "greyish"').replace("rule =", "ruler ="))
+    (tmp_path / "a.toml").write_text(
+        good.replace('dim = "#998a78"', 'dim = "greyish"').replace("rule =", "ruler =")
+    )
     (tmp_path / "b.toml").write_text("dark = \n")
     (tmp_path / "c.toml").write_text(good)
     themes, faults = load_themes([tmp_path])
     assert list(themes) == ["c"]
     said = [str(fault) for fault in faults]
     assert len(said) == 4
-    assert any(":7: colors.dim" in line for line in said), said
+    assert any("a.toml:8: colors.dim must be #rrggbb" in line for line in said), said
     assert any("unknown role 'colors.ruler'" in line for line in said)
     assert any("colors.rule is missing" in line for line in said)
     assert any("b.toml:1:" in line for line in said)

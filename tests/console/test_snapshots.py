@@ -22,7 +22,9 @@ THEMES = ["understudy", "daylight", "mono"]
         ("empty", "empty", []),
     ],
 )
-def test_screens(snap_compare, make_app: MakeApp, name: str, recording: str, keys: list[str], size, theme: str) -> None:  # type: ignore[no-untyped-def]
+def test_screens(
+    snap_compare, make_app: MakeApp, name: str, recording: str, keys: list[str], size, theme: str
+) -> None:  # type: ignore[no-untyped-def]
     assert snap_compare(make_app(recording, theme=theme), press=keys, terminal_size=size)
 
 
