@@ -18,22 +18,26 @@ class UnderstudyError(Exception):
         message: what is wrong, one sentence, without a full stop at the end.
         hint: what the person can do about it, or "".
         kind: a stable word for programs (`not_found`, `bad_config`, ...).
+        payload: the verb's own JSON object, printed instead of the error's where the contract wants that.
     """
 
     exit_code = 1
     default_kind = "failed"
 
-    def __init__(self, message: str, hint: str = "", *, kind: str | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, kind: str | None = None, payload: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.kind = kind or self.default_kind
+        self.payload = payload or {}
 
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message
 
     def as_json(self) -> dict[str, Any]:
-        return {"error": {"kind": self.kind, "message": self.message, "hint": self.hint}}
+        return self.payload or {"error": {"kind": self.kind, "message": self.message, "hint": self.hint}}
 
 
 class Failed(UnderstudyError):
@@ -48,19 +52,10 @@ class UsageError(UnderstudyError):
 
 
 class Refused(UnderstudyError):
-    """Exit 3: refused by the gate; nothing was changed. `payload` is the verb's JSON object."""
+    """Exit 3: refused by the gate; nothing was changed."""
 
     exit_code = 3
     default_kind = "refused"
-
-    def __init__(
-        self, message: str, hint: str = "", *, payload: dict[str, Any] | None = None, kind: str | None = None
-    ) -> None:
-        super().__init__(message, hint, kind=kind)
-        self.payload = payload or {}
-
-    def as_json(self) -> dict[str, Any]:
-        return self.payload or super().as_json()
 
 
 class Busy(UnderstudyError):
@@ -71,7 +66,7 @@ class Busy(UnderstudyError):
 
 
 class Interrupted(UnderstudyError):
-    """Exit 130: stopped by a signal; what was done is kept. `payload` is the verb's JSON object."""
+    """Exit 130: stopped by a signal; what was done is kept."""
 
     exit_code = 130
     default_kind = "interrupted"
@@ -83,11 +78,7 @@ class Interrupted(UnderstudyError):
         *,
         payload: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(message, hint)
-        self.payload = payload or {}
-
-    def as_json(self) -> dict[str, Any]:
-        return self.payload or super().as_json()
+        super().__init__(message, hint, payload=payload)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -13,10 +13,11 @@ from engine.cli.verb import Session, Verb, table
 from engine.compare.gate import gate
 from engine.errors import UsageError
 from engine.notify import messages, notify
+from engine.release import deploy as road
 from engine.release import hold as marks
 from engine.release import promote as room
 from engine.release.admit import Rejected
-from engine.release.deploy import Deployed, deploy_checkpoint
+from engine.release.deploy import Deployed
 from engine.release.slots import read_pointer
 from engine.store.clock import timestamp
 
@@ -33,7 +34,7 @@ def deploy(session: Session, words: list[str], new_classes: bool, reason: str | 
         raise UsageError("'--new-classes' needs a reason", 'add --reason "why other classes are meant"')
     path = Path(words[0]).expanduser().absolute()
     try:
-        done = deploy_checkpoint(
+        done = road.deploy(
             session.workspace,
             session.settings,
             path,

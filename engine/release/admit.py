@@ -63,7 +63,6 @@ def admit(
     name: str,
     cycle: int | None,
     expect_classes: list[str] | None,
-    precision: str = "fp32",
     new_classes_reason: str | None = None,
     notes: list[str] | None = None,
 ) -> Release:
@@ -83,8 +82,6 @@ def admit(
         Unchecked: the child passed a limit or died; told once, and tried again the next time.
         Failed: it could not be checked for want of disk, or because it changes.
     """
-    if precision != "fp32":
-        raise UsageError(f"a release of precision '{precision}' cannot be made yet", "leave --format out")
     digest = examine(checkpoint, name, settings)
     if why := rejection(workspace, sha256=digest.sha256):
         raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")

@@ -37,31 +37,6 @@ def deploy(
     *,
     name: str,
     cycle: int | None,
-    precision: str = "fp32",
-    new_classes_reason: str | None = None,
-    wait: bool = False,
-) -> Release:
-    """As `deploy_checkpoint`, for callers that want the release alone."""
-    return deploy_checkpoint(
-        workspace,
-        settings,
-        checkpoint,
-        name=name,
-        cycle=cycle,
-        precision=precision,
-        new_classes_reason=new_classes_reason,
-        wait=wait,
-    ).release
-
-
-def deploy_checkpoint(
-    workspace: Workspace,
-    settings: Settings,
-    checkpoint: Path,
-    *,
-    name: str,
-    cycle: int | None,
-    precision: str = "fp32",
     new_classes_reason: str | None = None,
     wait: bool = False,
 ) -> Deployed:
@@ -89,7 +64,6 @@ def deploy_checkpoint(
         name=name,
         cycle=cycle,
         expect_classes=production_classes(workspace),
-        precision=precision,
         new_classes_reason=new_classes_reason,
         notes=notes,
     )

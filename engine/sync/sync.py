@@ -32,16 +32,15 @@ _SPARE_BYTES = 64 << 20  # left free on the disk beside a checkpoint and the rel
 
 
 class NothingAdmissible(Failed):
-    """Exit 1: there are checkpoints, and none of them can be deployed. `payload` is the verb's object."""
+    """Exit 1: there are checkpoints, and none of them can be deployed.
+
+    Its JSON is the error's object together with the verb's own (`payload`).
+    """
 
     default_kind = "nothing_admissible"
 
-    def __init__(self, message: str, hint: str, payload: dict[str, Any]) -> None:
-        super().__init__(message, hint)
-        self.payload = payload
-
     def as_json(self) -> dict[str, Any]:
-        return {**super().as_json(), **self.payload}
+        return {**Failed(self.message, self.hint, kind=self.kind).as_json(), **self.payload}
 
 
 def sync(
@@ -148,7 +147,7 @@ class _Look:
             raise NothingAdmissible(
                 f"no checkpoint of {source.name} can be deployed: {self.refused[0]}",
                 "mend or replace it at the source, then: python -m engine sync",
-                self._result(None),
+                payload=self._result(None),
             )
         return self._result(None)
 
@@ -266,12 +265,10 @@ class _Look:
         return target
 
     def _deploy(self, fetched: Path, candidate: Candidate) -> Deployed:
-        from engine.release.deploy import deploy_checkpoint
+        from engine.release.deploy import deploy
 
         name = candidate.path.rpartition("/")[2]
-        return deploy_checkpoint(
-            self.workspace, self.settings, fetched, name=name, cycle=candidate.cycle, wait=self.wait
-        )
+        return deploy(self.workspace, self.settings, fetched, name=name, cycle=candidate.cycle, wait=self.wait)
 
     def _is_known(self, candidate: Candidate, seen: Seen, tobe: Pointer | None) -> bool:
         """Whether nothing is to be done about this content: TO-BE has it, or it was taken before."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import Settings, load_settings
-from engine.release.deploy import deploy_checkpoint
+from engine.release.deploy import deploy
 from engine.store.workspace import Workspace
 from tests.release import checkpoints
 
@@ -23,7 +23,7 @@ def admitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
     first = checkpoints.save(root / "checkpoints_cycle1" / "best_model_cycle1.pth", checkpoints.content(1))
     second = checkpoints.save(root / "checkpoints_cycle2" / "best_model_cycle2.pth", checkpoints.content(2))
     for cycle, path in ((1, first), (2, second)):
-        deploy_checkpoint(workspace, settings, path, name=path.name, cycle=cycle)
+        deploy(workspace, settings, path, name=path.name, cycle=cycle)
     return workspace.root, first, second
 
 

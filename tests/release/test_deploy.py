@@ -174,7 +174,7 @@ def test_other_classes_than_production_need_the_option_and_a_reason(
 
 def test_rooms_above_call_deploy(used: Used, settings: Settings) -> None:
     workspace, first, _ = used
-    release = deploy(workspace, settings, first, name="best_model_cycle1.pth", cycle=1)
+    release = deploy(workspace, settings, first, name="best_model_cycle1.pth", cycle=1).release
     pointer = read_pointer(workspace, "tobe")
     assert pointer is not None
     assert pointer.release == release.id
