@@ -40,7 +40,7 @@ def run(
         os.execve(sys.executable, command, environment)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     process = psutil.Process(pid)
-    painted = _until(terminal, began + 10, b"studio" if width >= 100 else b"TO-BE :")
+    painted = _until(terminal, began + 10, b"8891")
     _drain(terminal, time.monotonic() + warm / 2)
     os.write(terminal, b"1")
     _drain(terminal, time.monotonic() + warm / 2)

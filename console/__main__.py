@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from engine.errors import UnderstudyError
+
+if TYPE_CHECKING:
+    from console.feed import Feed
+    from console.options import Options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +28,7 @@ def _run(arguments: list[str]) -> int:
     from console.options import parse
 
     options = parse(arguments)
-    from console.feed import Feed, LiveFeed
+    from console.feed import LiveFeed
     from console.replay import Replay
 
     feed: Feed
@@ -37,7 +42,7 @@ def _run(arguments: list[str]) -> int:
         feed.stop()
 
 
-def _draw(options, feed) -> int:  # type: ignore[no-untyped-def]
+def _draw(options: Options, feed: Feed) -> int:
     from console import words
     from console.keymap import load_keys
     from console.theme import load_themes, pick

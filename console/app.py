@@ -88,12 +88,12 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.feed = feed
         self.replaying = isinstance(feed, Replay)
         self.store = store or Store()
-        self._now = feed.__class__.now.fget.__get__(feed) if isinstance(feed, Replay) else now  # type: ignore[union-attr]
+        self._clock = now
         self.ui = Ui()
         self.glyphs = ASCII if options.ascii else UNICODE
         self.keys = keys
         self.by_key = {key: action for action, names in keys.items() for key in names}
-        self.commands = commands or Commands(lambda outcome: self.post_message(self.Ended(outcome)) and None)
+        self.commands = commands or Commands(self._ended)
         self.notice: tuple[str, str] = ("", "")
         self.sheet: Sheet | None = None
         self.plan = layout.plan(80, 24, self.ui.focus)
@@ -117,7 +117,17 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.set_interval(TICK_S, self.tick)
         if self.feed is not None:
             self.store.feed_since = self._now()
-            self.feed.start(lambda: self.post_message(self.Arrived()) and None)
+            self.feed.start(self._wake)
+
+    def _wake(self) -> None:
+        self.post_message(self.Arrived())
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.post_message(self.Ended(outcome))
+
+    def _now(self) -> float:
+        """The present time; a recording has its own."""
+        return self.feed.now if isinstance(self.feed, Replay) else self._clock()
 
     def on_unmount(self) -> None:
         if self.feed is not None:
@@ -174,10 +184,17 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def draw_footer(self) -> None:
         offered = [action for action in ACTIONS if self.offered(action)]
-        row, self._spots = frame.footer(
-            self.plan.width, offered, self.keys, self.notice, self.commands.under_way()
-        )
+        row, self._spots = frame.footer(self.plan.width, offered, self.keys, self.notice, self.tail())
         self._canvases["footer"].show([row])
+
+    def tail(self) -> str:
+        """What the last line says at its end: what runs, and lines of the feed that could not be read."""
+        said = []
+        if self.feed is not None and self.feed.damaged:
+            said.append(f"{_('damaged lines')}: {self.feed.damaged}")
+        if under_way := self.commands.under_way():
+            said.append(f"{_('running')}: {', '.join(under_way)}")
+        return "  ".join(said)
 
     def brand(self) -> str:
         words = [BRAND]

@@ -31,6 +31,11 @@ class Feed(Protocol):
         """Why nothing comes at the moment; "" while it does."""
         ...
 
+    @property
+    def damaged(self) -> int:
+        """How many lines could not be read."""
+        ...
+
 
 class Pending:
     """Messages between two threads: a newer snapshot of a kind and host replaces the older one."""

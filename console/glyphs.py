@@ -36,8 +36,8 @@ class Glyphs:
     track: str = "░"
     horizontal: str = "─"
     vertical: str = "│"
-    corners: str = "╭╮╰╯"  # down-right, down-left, up-right, up-left
-    tees: str = "┬┴├┤┼"  # down, up, right, left, all
+    corners: tuple[str, str, str, str] = ("╭", "╮", "╰", "╯")  # down-right, down-left, up-right, up-left
+    tees: tuple[str, str, str, str, str] = ("┬", "┴", "├", "┤", "┼")  # down, up, right, left, all
     ellipsis: str = "…"
     braille: bool = True
 
@@ -47,5 +47,5 @@ ASCII = Glyphs(
     live="*", stale="~", offline="o", bad="x", warn="!", done="*", doing="~", todo="o", rail="-", rail_todo=".",
     cursor=">", mark="+", up="^", down="v", left_of="<", arrow=">", dot="-", whisker_left="|", whisker_right="|",
     whisker="-", point="#", zero=":", full="#", parts=" ", track=".", horizontal="-", vertical="|",
-    corners="++++", tees="+++++", ellipsis="~", braille=False,
+    corners=("+", "+", "+", "+"), tees=("+", "+", "+", "+", "+"), ellipsis="~", braille=False,
 )  # fmt: skip

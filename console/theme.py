@@ -90,7 +90,7 @@ class ConsoleTheme:
 
     def _build(self, roles: str, ground: str) -> Style:
         color = self.colors["foreground"]
-        attributes = dict.fromkeys(self.styles.get(ground, ()), True)
+        attributes: dict[str, Any] = dict.fromkeys(self.styles.get(ground, ()), True)
         for word in roles.split():
             if word in GROUNDS:
                 ground = word

@@ -180,5 +180,5 @@ def _differing(found: Comparison, width: int, height: int) -> list[Row]:
             .cell(one.asis or text.NONE, 10, "good" if one.asis == one.label else "danger")
         )
         row.cell(one.tobe or text.NONE, 10, "good" if one.tobe == one.label else "danger")
-        rows.append(row.put(text.clip_left(one.path, max(0, width - 31)), "dim"))
+        rows.append(row.put(text.clip_left(one.path or text.short(one.sha256), max(0, width - 31)), "dim"))
     return rows

@@ -73,12 +73,11 @@ def footer(
     offered: Iterable[Action],
     keys: dict[str, tuple[str, ...]],
     notice: tuple[str, str],
-    busy: list[str],
+    tail: str,
 ) -> tuple[Row, list[tuple[int, int, str]]]:
     """The last line, and which action lies under which columns: (start, end, action)."""
     row = Row(" ")
     spots: list[tuple[int, int, str]] = []
-    tail = f"{_('running')}: {', '.join(busy)}" if busy else ""
     if notice[0]:
         row.put(notice[0], notice[1]).cut(width - len(tail) - 2)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from console import text
 from console.view import View
 from console.widgets.charts import bar, curve
@@ -128,7 +130,15 @@ def _span(run: RunProgress) -> int | None:
     return max(len(run.points), run.epochs - run.points[0].epoch + 1)
 
 
-def _chart(view, values, width, height, role, span, scale) -> list[Row]:  # type: ignore[no-untyped-def]
+def _chart(
+    view: View,
+    values: Sequence[float | None],
+    width: int,
+    height: int,
+    role: str,
+    span: int | None,
+    scale: Callable[[float], str],
+) -> list[Row]:
     known = [value for value in values if value is not None]
     if not known:
         return [Row(_("no epoch yet"), "dim"), *(Row() for _line in range(height - 1))]

@@ -173,7 +173,10 @@ class Palette(Sheet):
 
 
 def _later(console: ConsoleApp, action: str) -> Callable[[], None]:
-    return lambda: console.call_later(console.do, action)
+    def act() -> None:
+        console.call_later(console.do, action)
+
+    return act
 
 
 def _theme(console: ConsoleApp, name: str) -> Callable[[], None]:

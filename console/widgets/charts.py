@@ -53,7 +53,7 @@ def area(values: Sequence[float | None], width: int, glyphs: Glyphs, *, high: fl
     """One row of filled braille columns, newest at the right: a history of fractions of `high`."""
     columns = width * 2
     newest: list[float | None] = list(values)[-columns:]
-    newest = [None] * (columns - len(newest)) + newest
+    newest = [*([None] * (columns - len(newest))), *newest]
     if not glyphs.braille:
         return "".join(_LEVELS[_eighth(newest[2 * i + 1], high)] for i in range(width))
     cells = []
