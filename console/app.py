@@ -157,7 +157,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     # drawing -------------------------------------------------------------------------------------------
 
     def view(self) -> View:
-        return View(self.store, self._now(), self.glyphs, self.ui)
+        return View(self.store, self._now(), self.glyphs, self.ui, self.keys)
 
     def redraw(self) -> None:
         """Every canvas draws its rows anew; only cells that changed go out."""
@@ -171,7 +171,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         plan = self.plan
         show = self._canvases
         show["frame"].show(frame.draw(view, plan))
-        show["road"].show(road.draw(view, plan.width, plan.road, self.brand(), self.keys))
+        show["road"].show(road.draw(view, plan.width, plan.road, self.brand()))
         for name in ("asis", "tobe"):
             if region := plan.region(name):
                 show[name].show(slots.draw(view, name, region[2], region[3]))

@@ -44,7 +44,7 @@ class Plain:
 
     def view(self) -> View:
         now = self.feed.now if isinstance(self.feed, Replay) else time.time()
-        return View(self.store, now, ASCII, Ui(), narrow=True)
+        return View(self.store, now, ASCII, Ui())
 
     def take(self) -> list[str]:
         """What the feed brought, as the lines that are new since the last time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from console.actions import sign
 from console.glyphs import Glyphs
 from console.store import Freshness, Store
 from console.text import stale_age
@@ -49,7 +50,12 @@ class View:
     now: float
     glyphs: Glyphs
     ui: Ui
-    narrow: bool = False
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def key(self, action: str) -> str:
+        """The first key of an action as a person reads it, else the action's name."""
+        names = self.keys.get(action, ())
+        return sign(names[0]) if names else action
 
     def fresh(self, kind: str, host: str | None = None) -> Freshness:
         return self.store.freshness(kind, self.now, host)

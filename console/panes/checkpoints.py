@@ -68,13 +68,7 @@ def title(view: View) -> Row:
 def draw(view: View, width: int, height: int) -> list[Row]:
     rows = items(view)
     if not rows:
-        filtered = view.ui.filters.get("checkpoints")
-        return [
-            Row(
-                _("nothing matches the filter") if filtered else _("no checkpoint yet: a training saves one"),
-                "dim",
-            )
-        ]
+        return _nothing(view, width)
     columns = _columns(width)
     place = view.ui.place("checkpoints")
     place.fit(len(rows), height - 1)
@@ -89,6 +83,26 @@ def file_name(one: Checkpoint) -> str:
     """The file's name; with its folder where many files have that name."""
     path = PurePath(one.path)
     return path.name if "cycle" in path.name or "epoch" in path.name else f"{path.parent.name}/{path.name}"
+
+
+def _nothing(view: View, width: int) -> list[Row]:
+    """Why there is no row; on a fresh workspace, the way to the first release in production."""
+    if view.ui.filters.get("checkpoints"):
+        return [Row(_("nothing matches the filter"), "dim")]
+    slots = view.store.slots
+    if slots is None or slots.asis.release or slots.tobe.release:
+        return [Row(_("no checkpoint yet: a training saves one"), "dim")]
+    steps = (
+        ("train", _("train a first model: its best checkpoint is saved as it gets better")),
+        ("sync", _("take the newest checkpoint in, check it, and give it to TO-BE")),
+        ("serve", _("serve both slots in the background")),
+        ("promote", _("TO-BE becomes AS-IS: the first time with a reason, it has no rival")),
+        ("ab", _("from the second release on: ask both the same images first")),
+    )
+    rows = [Row(_("This workspace is empty. The road to a first model in production:"), "title"), Row()]
+    for number, (action, sentence) in enumerate(steps, 1):
+        rows.append(Row(f" {number}  ", "dim").cell(view.key(action), 4, "bold accent").put(sentence).cut(width))
+    return [*rows, Row(), Row("    ?   ", "bold accent").put(_("all keys"), "dim")]
 
 
 def stands(one: Checkpoint) -> tuple[str, str]:

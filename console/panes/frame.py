@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from console.actions import ACTIONS, Action, sign
+from rich.cells import cell_len
+
+from console.actions import Action, sign
 from console.layout import PANES, Plan, lines
 from console.panes import checkpoints, compare, devices, events, slots, training
 from console.view import View
@@ -81,13 +83,7 @@ def footer(
     if notice[0]:
         row.put(notice[0], notice[1]).cut(width - len(tail) - 2)
     else:
-        for action in [one for one in offered if one.footer]:
-            if not keys.get(action.id):
-                continue
-            label = _(action.label)
-            shown = sign(keys[action.id][0])
-            if row.at + len(shown) + len(label) + 3 > width - len(tail) - 1:
-                continue
+        for action, shown, label in _fitting(offered, keys, width - row.at - cell_len(tail) - 2):
             start = row.at
             row.put(shown, "bold accent").put(f" {label}", "dim")
             spots.append((start, row.at, action.id))
@@ -97,5 +93,20 @@ def footer(
     return row, spots
 
 
-def footer_ids() -> list[str]:
-    return [action.id for action in ACTIONS if action.footer]
+def _fitting(
+    offered: Iterable[Action], keys: dict[str, tuple[str, ...]], room: int
+) -> list[tuple[Action, str, str]]:
+    """(action, key, label) of the footer's actions that fit; help and quit are the last to go."""
+    found = [
+        (action, sign(keys[action.id][0]), _(action.label))
+        for action in offered
+        if action.footer and keys.get(action.id)
+    ]
+
+    def cells(entries: list[tuple[Action, str, str]]) -> int:
+        return sum(cell_len(shown) + cell_len(label) + 3 for _action, shown, label in entries)
+
+    while found and cells(found) > room:
+        spare = [index for index, entry in enumerate(found) if entry[0].id not in ("help", "quit")]
+        found.pop(spare[-1] if spare else -1)
+    return found

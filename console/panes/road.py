@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from console import text
-from console.actions import sign
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
@@ -57,16 +56,14 @@ def next_step(view: View) -> str:
     return _("waiting for the first figures") if health is None else _("nothing to do")
 
 
-def draw(
-    view: View, width: int, height: int, brand: str, keys: dict[str, tuple[str, ...]] | None = None
-) -> list[Row]:
+def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
     """One row (names and signs) or two (with facts below the names and the next step at the right)."""
     signs = {
         "done": view.glyphs.done, "doing": view.glyphs.doing, "todo": view.glyphs.todo, "bad": view.glyphs.bad,
     }  # fmt: skip
     stops = stations(view)
-    names_of = (keys or {}).get(next_action(view) or "", ())
-    key = sign(names_of[0]) if names_of else ""
+    action = next_action(view)
+    key = view.key(action) if action in view.keys else ""
     if height == 1 or width < 100:
         names = Row(" ")
         for index, stop in enumerate(stops):
@@ -143,6 +140,9 @@ def _compare(view: View) -> Station:
     ab = view.store.ab
     found = ab.comparison if ab else None
     gate = (view.store.health.gate if view.store.health else None) or (ab.gate if ab else None)
+    slots = view.store.slots
+    if slots and slots.asis.release and slots.asis.release == slots.tobe.release:
+        return Station(_("compare"), "done", _("same release"))
     if found is None:
         return Station(_("compare"), "todo", _("not yet"))
     if found.running:

@@ -47,7 +47,10 @@ def draw(view: View, name: str, width: int, height: int) -> list[Row]:
         return [_empty(slot, name)]
     head = Row(text.short(slot.release), f"bold {name}")
     head.put("  ").put(_origin(slot))
-    if is_new(view, name):
+    health = view.store.health
+    if name == "tobe" and health and health.held:
+        head.right(_("HELD"), width, "bold warning")
+    elif is_new(view, name):
         head.right(_("NEW"), width, f"bold {name}")
     accuracy = Row(_("accuracy") + " ", "dim")
     if slot.checked_accuracy is not None:
@@ -104,7 +107,7 @@ def _state(view: View, slot: Slot) -> tuple[str, str]:
 def _short(view: View, name: str, slot: Slot | None, width: int, height: int) -> list[Row]:
     first = title(view, name)
     if slot is None or slot.release is None:
-        return [first.put("  ").put(_("empty") if slot else "", "dim")]
+        return [first.put("  ").put("" if slot else _("no figures yet"), "dim")]
     wide = width >= 76
     if height == 1:
         first.to(27 if wide else 24)
