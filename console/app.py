@@ -89,6 +89,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.replaying = isinstance(feed, Replay)
         self.store = store or Store()
         self._clock = now
+        # Textual cuts every row at the edges of the widgets below it too: a double-width character that
+        # lies on such an edge is lost, so that in Korean the panes are hidden while a sheet is open
+        self._wide = options.language == "ko"
         self.ui = Ui()
         self.glyphs = ASCII if options.ascii else UNICODE
         self.keys = keys
@@ -145,7 +148,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
             if name == "frame":
                 continue
             region = placed.get(name) or plan.region(name)
-            canvas.display = bool(region and region[2] > 0 and region[3] > 0)
+            hidden = self._wide and self.sheet is not None and name in layout.BOXES
+            canvas.display = bool(region and region[2] > 0 and region[3] > 0 and not hidden)
             if region and canvas.display:
                 _place(canvas, *region)
         _place(self.filter, 1, height - 1, max(1, width - 2), 1)
@@ -349,12 +353,16 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if self.sheet is None:
             self.sheet = sheet
             self.screen.mount(sheet)
+            if self._wide:
+                self.arrange()
 
     def close_sheet(self, sheet: Sheet) -> None:
         if self.sheet is sheet:
             self.sheet = None
             self.screen.set_focus(None)
             sheet.remove()
+            if self._wide:
+                self.arrange()
 
     def run_engine(self, verb: str, *words: str) -> None:
         """Start an engine command; its outcome is said on the last line."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from console.glyphs import Glyphs
 
+BOXES = ("asis", "tobe", "devices", "training", "checkpoints", "compare", "events")
 PANES = ("devices", "training", "checkpoints", "compare", "events")
 
 

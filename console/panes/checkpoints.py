@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
+from rich.cells import cell_len
+
 from console import text
 from console.view import View
 from console.widgets.rows import Row
@@ -127,7 +129,11 @@ def _searched(one: Checkpoint) -> str:
 
 def _columns(width: int) -> list[tuple[str, int, bool]]:
     """(name, width, right-aligned) of the columns that fit."""
-    columns = [("cycle", 5, True), ("file", 0, False), ("accuracy", 8 if width >= 100 else 6, True)]
+    columns = [
+        ("cycle", max(5, cell_len(_("cycle"))), True),
+        ("file", 0, False),
+        ("accuracy", 8 if width >= 100 else 6, True),
+    ]
     if width >= 60:
         columns.append(("epoch", 5, True))
     if width >= 76:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.widget import Widget
 
@@ -116,7 +117,7 @@ class Sheet(Widget, can_focus=False):
         self._placed = place
         _put(self, *place)
         _put(self._frame, 0, 0, width, height)
-        labels = max((len(field.label) for field in self.fields), default=0) + 1
+        labels = max((cell_len(field.label) for field in self.fields), default=0) + 1
         for index, entry in enumerate(self._entries.values()):
             _put(entry, 2 + labels, 1 + len(rows) + index, inner - labels, 1)
         right = width - 2

@@ -53,11 +53,16 @@ def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeApp:
     assert not faults
 
     def make(
-        recording: str = "evening", *, theme: str = "understudy", later: float = 0.0, **options: Any
+        recording: str = "evening",
+        *,
+        theme: str = "understudy",
+        language: str = "en",
+        later: float = 0.0,
+        **options: Any,
     ) -> ConsoleApp:
         store, last = filled(recording)
         return ConsoleApp(
-            Options(settings={"theme": theme}, **options),
+            Options(settings={"theme": theme, "language": language}, **options),
             themes,
             default_keys(),
             store=store,
