@@ -34,8 +34,8 @@ DIGITS_EPOCHS = 12  # measured: validation accuracy is flat from the eighth on
 
 
 def default_epochs(images: int) -> int:
-    """Passes over a training part of this size where the settings name none: 80 for few, 20 for many."""
-    return min(80, max(20, round(2000 / math.sqrt(images))))
+    """Passes over a training part of this size where the settings name none: 120 for few, 20 for many."""
+    return min(120, max(20, round(3000 / math.sqrt(images))))
 
 
 def train(

@@ -18,7 +18,11 @@ from engine.training.runs import claim_run, find_run
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the train verb does, before torch is loaded
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 50, 40)}
-SMALL = ("data.val_fraction=0.8", "training.seed=3")  # 279 digits to train on: 8 steps an epoch
+SMALL = (
+    "data.val_fraction=0.8",
+    "data.img_size=16",
+    "training.seed=3",
+)  # 279 digits to train on: 8 steps an epoch
 
 
 def picture(colour: tuple[int, int, int], seed: int, side: int = 40) -> Image.Image:

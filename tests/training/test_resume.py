@@ -21,7 +21,7 @@ from engine.training.runs import find_run as find
 from engine.training.runs import list_runs, read_metrics
 from tests.training.conftest import SMALL
 
-WORDS = (*SMALL, "training.epochs=6", "training.ema_decay=0.9")
+WORDS = (*SMALL, "training.epochs=10", "training.ema_decay=0.9")
 
 
 def same_tensors(left: Any, right: Any) -> bool:
@@ -124,7 +124,7 @@ def test_overrides_on_resume(fit: Callable[..., Any], workspace: Workspace, engi
     fit(*SMALL, "training.epochs=1")
     manifest = find(workspace, "1")
     manifest.write_manifest(manifest.read_manifest() | {"status": "interrupted"})
-    for override in ("training.epochs=2", "data.img_size=16", "model=litecnn_pro", "training=baseline_768"):
+    for override in ("training.epochs=2", "data.img_size=24", "model=litecnn_pro", "training=baseline_768"):
         with pytest.raises(UsageError) as caught:
             fit(override, resume="1")
         assert caught.value.kind == "changes_result"
