@@ -50,7 +50,7 @@ def run(
     after = process.cpu_times()
     memory = process.memory_info().rss
     os.write(terminal, b"3")
-    latency = _keys(terminal) if not still else None
+    latency = _keys(terminal) if keys and not still else None
     os.write(terminal, b"q")
     _end(pid, terminal)
     return {
