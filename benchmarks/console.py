@@ -28,7 +28,14 @@ WARM_S = 4.0
 
 
 def run(
-    recording: Path, width: int, height: int, seconds: float, *, still: bool, warm: float = WARM_S
+    recording: Path,
+    width: int,
+    height: int,
+    seconds: float,
+    *,
+    still: bool,
+    warm: float = WARM_S,
+    keys: bool = True,
 ) -> dict[str, Any]:
     """One console on a pseudo-terminal of this size for `seconds` after it has warmed up."""
     began = time.monotonic()
