@@ -17,8 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: install
 	$(BIN)/python -m engine --workspace $(DEMO) demo
-	@if [ -t 0 ] && [ -t 1 ] && [ -f console/__main__.py ]; then \
-		$(BIN)/python -m console --config $(DEMO)/config.toml --workspace $(DEMO); fi
+	@if [ -t 0 ] && [ -t 1 ]; then \
+		place="--config $(DEMO)/config.toml --workspace $(DEMO)"; \
+		$(BIN)/python -m engine $$place serve all >>$(DEMO)/logs/serve.log 2>&1 </dev/null & server=$$!; \
+		$(BIN)/python -m console $$place; \
+		kill $$server; wait $$server; fi
 
 test: install
 	$(BIN)/python -m pytest

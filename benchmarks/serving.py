@@ -114,12 +114,14 @@ def make_images(folder: Path, count: int = 8) -> list[bytes]:
 @contextmanager
 def running(port: int, path: str, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A server process, ready when `path` answers below 500 (404 and 405 count: it listens)."""
-    process = subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    words = tempfile.TemporaryFile()  # noqa: SIM115 - the child writes to it as long as it lives
+    process = subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT, stdout=words, stderr=words)
     try:
         deadline = time.monotonic() + 60
         while not _answers(port, path):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{' '.join(command)} did not start")
+                words.seek(0)
+                raise SystemExit(f"{' '.join(command)} did not start: {words.read().decode()[-500:]}")
             time.sleep(0.05)
         yield process
     finally:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from engine.errors import UnderstudyError
+from engine.errors import UnderstudyError, UsageError
 
 if TYPE_CHECKING:
     from console.feed import Feed
@@ -52,6 +52,8 @@ def _draw(options: Options, feed: Feed) -> int:
         from console.plain import run
 
         return run(options, feed)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the console needs a terminal", "run it in one, or give --plain")
     themes, faults = load_themes()
     for fault in faults:
         sys.stderr.write(f"theme left out: {fault}\n")
