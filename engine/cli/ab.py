@@ -96,6 +96,8 @@ def _points(fraction: float) -> str:
 def _needed(result: dict[str, Any]) -> str:
     if result["images_needed"] is None:
         return "no gap was seen, so no number of images can be named"
+    if result["verdict"] != "undecided":  # the number is for planning; beside a winner it reads as a doubt
+        return f"planning: about {result['images_needed']:,} images show a gap of this size 4 times in 5"
     more = f", {result['images_missing']:,} more" if result["images_missing"] else ""
     return f"about {result['images_needed']:,} images needed to show a gap of this size{more}"
 

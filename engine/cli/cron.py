@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from engine.cli.verb import Session, Verb
+from engine.config.load import portable_overrides
 from engine.errors import Failed, UsageError, nearest
 
 ACTIONS = ("show", "install", "remove")
@@ -77,7 +78,7 @@ def _command(session: Session) -> str:
     words = [sys.executable, "-m", "engine"]
     if session.loaded.path:
         words += ["--config", str(session.loaded.path.absolute())]
-    words += ["--workspace", str(session.workspace.root), "sync", "--json", *session.overrides]
+    words += ["--workspace", str(session.workspace.root), "sync", "--json", *portable_overrides(session.loaded)]
     log = session.workspace.logs / "sync.log"
     command = f"cd {shlex.quote(str(PROJECT))} && {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
     if "\n" in command:

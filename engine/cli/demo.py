@@ -184,7 +184,7 @@ class _Road:
 
 def _fresh_workspace(session: Session) -> Workspace:
     """The workspace named, emptied when it is an earlier demo's; the default one gets a folder of its own."""
-    explicit = session.workspace_option or os.environ.get("UNDERSTUDY_WORKSPACE")
+    explicit = session.loaded.origins.get("workspace") in ("command line", "environment")
     root = session.workspace.root if explicit else session.workspace.root / "demo"
     workspace = Workspace(root)
     if root.exists() and any(root.iterdir()):

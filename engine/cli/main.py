@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from engine import __version__
-from engine.cli.verb import COMMON, Session, Verb, is_override, take_common
+from engine.cli.verb import COMMON, Session, Verb, as_settings, is_override, take_common, valued_options
 from engine.config import mask
 from engine.errors import Interrupted, UnderstudyError, UsageError, nearest
 
@@ -49,8 +49,9 @@ class Engine(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         session = ctx.ensure_object(Session)
+        valued = valued_options(COMMON)
+        args = as_settings(args, valued)
         rest, position = [], 0
-        valued = {name for option in COMMON if not option.is_flag for name in option.opts}
         while position < len(args):
             word = args[position]
             if word in valued:
@@ -122,6 +123,13 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        failure = UnderstudyError(
+            f"{where}{error.strerror or error}", "check the path, its rights and the space on its disk", kind="os"
+        )
+        failure.__cause__ = error
+        return _report(failure, as_json, arguments)
     except Exception as error:  # noqa: BLE001 - the last resort: a defect still ends in one sentence
         wrapped = UnderstudyError(
             f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}",

@@ -22,7 +22,9 @@ def notify(session: Session, words: list[str]) -> None:
     result = send(session.workspace, session.settings, TEST, f"{text}\n({socket.gethostname()})")
     if result["failed"] and not result["sent"]:
         reasons = "; ".join(f"{failure['channel']}: {failure['reason']}" for failure in result["failed"])
-        raise Failed(f"no channel took the message ({reasons})", "mend it, then try again", kind="not_sent")
+        failure = Failed(f"no channel took the message ({reasons})", "mend it, then try again", kind="not_sent")
+        failure.payload = {**failure.as_json(), **result}
+        raise failure
     session.emit(result, _text)
 
 

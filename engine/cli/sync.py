@@ -93,7 +93,7 @@ def _text(result: dict[str, Any], port: int) -> str:
     if candidate is None:
         return "\n".join([*lines, "nothing there to take"])
     cycle = f"cycle {candidate['cycle']}" if candidate["cycle"] is not None else "combined"
-    what = f"{candidate['path']} ({cycle}, {candidate['sha256'][:8]}, {candidate['bytes'] / 1e6:.1f} MB)"
+    what = f"{candidate['path']} ({cycle}, md5 {candidate['md5'][:8]}, {candidate['bytes'] / 1e6:.1f} MB)"
     if result["deployed"]:
         lines.append(f"deployed to TO-BE ({port}): {what}")
         lines.append(f"release {result['release'][:8]}, in {result['seconds_s']:.1f} s")

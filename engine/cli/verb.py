@@ -8,15 +8,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import click
 
 from engine.config import Loaded, Settings, load_settings, mask
-from engine.config.load import OVERRIDE
+from engine.config.load import OVERRIDE, portable_overrides
 from engine.errors import UsageError
 from engine.store.workspace import Workspace
 
+_AS_SETTING = {"--device": "device.prefer", "--workspace": "workspace"}
 _ANY_ASSIGNMENT = re.compile(r"^[A-Za-z_][\w.-]*=", re.DOTALL)
 
 
@@ -25,14 +27,13 @@ class Session:
     """One call of the command line: its settings, and where its words go."""
 
     config: str | None = None
-    workspace_option: str | None = None
     overrides: list[str] = field(default_factory=list)
     json: bool = False
     debug: bool = False
 
     @cached_property
     def loaded(self) -> Loaded:
-        return load_settings(self.config, self.workspace_option, self.overrides)
+        return load_settings(self.config, None, self.overrides)
 
     @property
     def settings(self) -> Settings:
@@ -40,7 +41,12 @@ class Session:
 
     @cached_property
     def workspace(self) -> Workspace:
-        return Workspace(self.settings.workspace)
+        root = Path(self.settings.workspace)
+        if root.exists() and not root.is_dir():
+            raise UsageError(
+                f"the workspace {root} is not a folder", "check its path; --workspace DIR gives another"
+            )
+        return Workspace(root)
 
     def emit(self, value: dict[str, Any], text: str | Callable[[dict[str, Any]], str] | None = None) -> None:
         """The verb's result: with --json the object on one line, else `text` for people."""
@@ -65,7 +71,7 @@ class Session:
         command = [sys.executable, "-m", "engine", "--workspace", str(self.settings.workspace)]
         if self.loaded.path:
             command += ["--config", str(self.loaded.path.absolute())]
-        return [*command, *words, *self.overrides]
+        return [*command, *words, *portable_overrides(self.loaded)]
 
 
 COMMON = (
@@ -93,8 +99,12 @@ class Verb(click.Command):
         super().__init__(*args, **kwargs)
         self.word_name, self.least, self.greatest = words
         self.params += [click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="", required=False)]
-        self.params += [click.Option([*option.opts, option.name], is_flag=option.is_flag, metavar=option.metavar,
-                                     help=option.help) for option in COMMON]  # fmt: skip
+        # `or None`: where is_flag is said to be False, click takes a missing value for none given
+        self.params += [click.Option([*option.opts, option.name], is_flag=option.is_flag or None,
+                                     metavar=option.metavar, help=option.help) for option in COMMON]  # fmt: skip
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, as_settings(args, valued_options(self.params)))
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         name = f"[{self.word_name}]" if self.word_name and not self.least else self.word_name
@@ -115,14 +125,48 @@ class Verb(click.Command):
         return self.callback(session, *([positionals] if takes_words else []), **ctx.params)
 
 
+def valued_options(params: Sequence[click.Parameter]) -> set[str]:
+    """The options among `params` that take the word after them."""
+    return {
+        name
+        for option in params
+        if isinstance(option, click.Option) and not option.is_flag
+        for name in option.opts
+    }
+
+
+def as_settings(args: Sequence[str], valued: set[str]) -> list[str]:
+    """`--device X` and `--workspace DIR` as overrides in the same place, so that of two settings the later wins.
+
+    Raises:
+        UsageError: one of them has an empty value, as from a variable of a script that is not set.
+    """
+    words: list[str] = []
+    position = 0
+    while position < len(args):
+        name, equals, value = args[position].partition("=")
+        taken = 1
+        if name in _AS_SETTING and not equals and position + 1 < len(args):
+            value, equals, taken = args[position + 1], "=", 2
+        if args[position] == "--":
+            return [*words, *args[position:]]
+        if name in _AS_SETTING and equals:
+            if not value:
+                raise UsageError(f"'{name}' has an empty value", f"leave {name} out, or give it one")
+            words.append(f"{_AS_SETTING[name]}={value}")
+        else:
+            taken = 2 if args[position] in valued else 1
+            words += args[position : position + taken]
+        position += taken
+    return words
+
+
 def take_common(session: Session, params: dict[str, Any]) -> None:
-    """Move the common options out of `params` into the session; of two settings the later one wins."""
+    """Move the common options out of `params` into the session; those of `as_settings` are overrides by now."""
     if config := params.pop("config"):
         session.config = config
-    if workspace := params.pop("workspace"):
-        session.workspace_option = workspace
-    if device := params.pop("device"):
-        session.overrides.append(f"device.prefer={device}")
+    for name in _AS_SETTING:
+        params.pop(name.removeprefix("--"))
     session.json = params.pop("as_json") or session.json
     session.debug = params.pop("debug") or session.debug
 

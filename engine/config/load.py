@@ -92,6 +92,7 @@ def load_settings(
             if name in layer:
                 choices[name] = str(layer[name])
                 origins[f"defaults.{name}"] = source
+    choosers = {key: origin for key, origin in origins.items() if key.startswith("defaults.")}
     for name, choice in choices.items():
         body, origin = _group_body(name, choice, groups)
         _merge(merged, {name: _resolve_paths({name: body}, path.resolve().parent if path else Path.cwd())[name]})
@@ -99,7 +100,7 @@ def load_settings(
     _merge(merged, file_layer)
     origins.update({key: str(path) for key, _ in _leaves(file_layer)})
     _merge(merged, line_layer)
-    origins.update({key: "command line" for key, _ in _leaves(line_layer)})
+    origins.update({key: "command line" for key, _ in _leaves(line_layer)} | choosers)
     merged["defaults"] = choices
 
     place = workspace or os.environ.get("UNDERSTUDY_WORKSPACE")
@@ -117,6 +118,22 @@ def load_settings(
         base = path.resolve().parent if path and from_file else Path.cwd()
         settings.source.root = str(base / Path(settings.source.root).expanduser())
     return Loaded(settings, origins, path, overrides)
+
+
+def portable_overrides(loaded: Loaded) -> list[str]:
+    """The overrides for a command that runs in another folder: paths made absolute, the workspace left out.
+
+    A caller gives the workspace with `--workspace`.
+    """
+    local = {*_LOCAL_PATHS, *(("source.root",) if loaded.settings.source.kind == "local" else ())}
+    words = []
+    for word in loaded.arguments:
+        key, _, text = word.partition("=")
+        if key in local and text and _value(text) is not None:
+            word = f"{key}={Path.cwd() / Path(str(_value(text))).expanduser()}"
+        if key != "workspace":
+            words.append(word)
+    return words
 
 
 def known_keys() -> list[str]:
@@ -255,7 +272,15 @@ def _refuse_unknown(merged: Mapping[str, Any], path: Path | None) -> None:
             continue
         if any(name.startswith(f"{key}.") for name in known):
             raise UsageError(f"'{key}' is a section, not a value", f"set {key}.KEY", kind="unknown_key")
-        raise UsageError(f"unknown setting '{key}'", nearest(key, known), kind="unknown_key")
+        raise UsageError(f"unknown setting '{key}'", _near(key, known), kind="unknown_key")
+
+
+def _near(key: str, known: Iterable[str]) -> str:
+    """The hint for an unknown key: one whose section was left out, else the nearest of all."""
+    tails = sorted(
+        (name for name in known if name.endswith(f".{key}")), key=lambda name: name.split(".")[0] not in GROUPS
+    )
+    return f"did you mean '{tails[0]}'?" if tails else nearest(key, [*known, *GROUPS])
 
 
 def _validation_error(error: ValidationError, origins: Mapping[str, str]) -> UsageError:

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 
 from engine.config.schema import Servers
-from engine.errors import UnderstudyError, UsageError
+from engine.errors import Busy, UnderstudyError, UsageError
 from engine.release.control import socket_path
 from engine.serving.address import listen_on
 from engine.serving.app import App
@@ -27,7 +27,7 @@ from engine.serving.slot import Slot
 from engine.store.clock import timestamp
 from engine.store.events import append_event
 from engine.store.locks import hold
-from engine.store.workspace import Workspace
+from engine.store.workspace import TITLES, Workspace
 
 log = logging.getLogger("understudy.serving")
 
@@ -53,7 +53,13 @@ def serve_slot(
     _allow_many_connections()
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(hold(workspace.lock(f"serve-{name}"), f"serve {name} on port {port}"))
+            try:
+                stack.enter_context(hold(workspace.lock(f"serve-{name}"), f"serve {name} on port {port}"))
+            except Busy as error:
+                raise Busy(
+                    error.message.replace(f"serve-{name} is held by", f"{TITLES[name]} is served already:"),
+                    "use that server, or stop it first",
+                ) from None
             public = stack.enter_context(contextlib.closing(listen_on(host, port)))
             path = socket_path(workspace, name)
             private = stack.enter_context(contextlib.closing(private_socket(path)))

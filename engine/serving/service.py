@@ -185,7 +185,7 @@ class _Relay:
         """The child's standard error; the error it ends with is told by this process instead."""
         assert stream is not None
         async for text in stream:
-            if not text.startswith(b"error: "):
+            if not text.startswith(b"error: ") and text.strip():
                 sys.stderr.write(text.decode(errors="replace"))
                 sys.stderr.flush()
 

@@ -186,7 +186,7 @@ class _Look:
         self, source: Source, candidate: Candidate, seen: Seen, facts: dict[str, Any]
     ) -> dict[str, Any] | None:
         path = facts["path"]
-        self.say(f"changed: {path} ({seen.sha256[:8]}, {seen.bytes / 1e6:.1f} MB)")
+        self.say(f"changed: {path} (md5 {seen.md5[:8]}, {seen.bytes / 1e6:.1f} MB)")
         try:
             self._settle(source, candidate, seen)
             if seen.bytes == 0:

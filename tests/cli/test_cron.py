@@ -90,6 +90,15 @@ def test_the_line_runs_as_cron_would_run_it(
     assert '"changed": false' in (workspace.logs / "sync.log").read_text()
 
 
+def test_relative_paths_of_the_line_mean_the_folder_where_it_was_made(
+    engine: Callable[..., Result], table: Path
+) -> None:
+    line = engine("cron", "show", "--json", "source.root=photos", "source.model=litecnn").json["line"]
+    assert f" sync --json source.root={Path.cwd()}/photos source.model=litecnn >> " in line
+    remote = engine("cron", "--json", "source.kind=ssh", "source.host=box", "source.root=mycnn").json["line"]
+    assert " source.root=mycnn " in remote
+
+
 def test_a_host_without_cron_is_told(
     engine: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

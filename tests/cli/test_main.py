@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -26,8 +27,31 @@ def test_options_and_overrides_stand_before_or_after_the_verb(
     after = engine("config", "training.epochs=3", "--json").json
     assert before["settings"]["training.epochs"] == after["settings"]["training.epochs"]
     assert after["settings"]["training.epochs"] == {"value": 3, "from": "command line"}
-    later = engine("--device", "cuda", "config", "device.prefer=cpu", "--json").json
-    assert later["settings"]["device.prefer"]["value"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        (("--device", "cuda", "config", "device.prefer=cpu"), "device.prefer", "cpu"),
+        (("config", "device.prefer=cpu", "--device", "cuda"), "device.prefer", "cuda"),
+        (("--device=cuda", "device.prefer=cpu", "config"), "device.prefer", "cpu"),
+        (("workspace=/tmp/one", "config", "--workspace", "/tmp/two"), "workspace", "/tmp/two"),
+        (("--workspace", "/tmp/one", "config", "workspace=/tmp/two"), "workspace", "/tmp/two"),
+    ],
+)
+def test_of_two_settings_of_one_key_the_later_wins(
+    words: tuple[str, ...], key: str, value: str, engine: Callable
+) -> None:
+    assert engine(*words, "--json").json["settings"][key] == {"value": value, "from": "command line"}
+
+
+def test_a_workspace_that_is_a_file_or_cannot_be_made_is_no_defect(engine: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wrong = engine("status", "--workspace", str(tmp_path / "file"), "--json")
+    assert (wrong.code, wrong.json["error"]["kind"]) == (2, "usage")
+    below = engine("hold", "--workspace", "/proc/none", "--json")
+    assert (below.code, below.json["error"]["kind"]) == (1, "os")
+    assert "/proc/none" in below.err
 
 
 @pytest.mark.parametrize(
@@ -36,10 +60,13 @@ def test_options_and_overrides_stand_before_or_after_the_verb(
         (["stauts"], "did you mean 'status'?"),
         (["events", "--lsat", "3"], "--last"),
         (["events", "surplus"], "unexpected argument"),
-        (["events", "epochs=3"], "unknown setting 'epochs'"),
+        (["events", "epochs=3"], "unknown setting 'epochs': did you mean 'training.epochs'?"),
         (["config", "shwo"], "did you mean 'show'?"),
         (["--config", "/nowhere/c.toml", "events"], "no config file"),
         (["events", "--last", "many"], "many"),
+        (["events", "--workspace"], "requires an argument"),
+        (["events", "--workspace", ""], "empty value"),
+        (["events", "dat=x"], "did you mean 'data'?"),
         ([], ""),
     ],
 )

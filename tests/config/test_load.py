@@ -37,6 +37,9 @@ def test_a_group_chosen_on_the_line_can_be_changed_there(tmp_path: Path) -> None
     ).settings
     assert settings.data.img_size == 512
     assert settings.model.name == "litecnn_pro"
+    empty.write_text('[defaults]\ndata = "folder"\nmodel = "litecnn"\n')
+    origins = load_settings(empty, overrides=["data=digits"]).origins
+    assert (origins["defaults.data"], origins["defaults.model"]) == ("command line", str(empty))
     assert load_settings(empty, overrides=["model=my.module:factory"]).settings.model.name == "my.module:factory"
 
 

@@ -188,6 +188,8 @@ def test_the_verb(engine: Callable[..., Result], both: Service) -> None:
     failed = engine("notify", "hello", "--json", override)
     assert failed.code == 1
     assert failed.json["error"]["kind"] == "not_sent"
+    assert failed.json["sent"] == []
+    assert [entry["channel"] for entry in failed.json["failed"]] == ["discord", "telegram"]
     assert TOKEN not in failed.out + failed.err
     assert engine("notify", "--json").code == 2
 

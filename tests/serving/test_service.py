@@ -87,6 +87,8 @@ def test_a_second_server_of_a_slot_is_busy(
     result = engine("serve", "tobe", *words)
     assert result.code == 4
     assert str(empty.process.pid) in result.err
+    assert "TO-BE is served already" in result.err
+    assert "--wait" not in result.err, "serve has no such option"
 
 
 def test_sigterm_answers_what_is_under_way_and_leaves_nothing(
