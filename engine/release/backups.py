@@ -137,7 +137,11 @@ def find_backup(workspace: Workspace, port: int, name: str) -> Backup:
 
 def _good_ones(workspace: Workspace, port: int) -> str:
     good = [backup.name for backup in find_backups(workspace, port) if backup.verified]
-    return f"good backups: {', '.join(good[:5])}{' ...' if len(good) > 5 else ''}" if good else "there is no good backup"
+    return (
+        f"good backups: {', '.join(good[:5])}{' ...' if len(good) > 5 else ''}"
+        if good
+        else "there is no good backup"
+    )
 
 
 def _inspect(workspace: Workspace, path: Path, stamp: str, release: str | None, verify: bool) -> Backup:
