@@ -31,7 +31,6 @@ ACTIONS: tuple[Action, ...] = (
     Action("train", "train", "Start a training in the background", ("t",), "Do", True, True),
     Action("undo", "undo", "Put back what AS-IS held before its last change", ("u",), "Do", True, True),
     Action("deploy", "deploy", "The selected checkpoint straight to TO-BE, through the same checks", ("d",), "Do", True),
-    Action("export", "export", "Edge files of the selected checkpoint", ("e",), "Do", True),
     Action("resume", "resume run", "Go on with the newest training that was interrupted", ("R",), "Do", True),
     Action("serve", "serve", "Serve the slots in the background, until they are stopped", ("S",), "Do", True),
     Action("hold", "hold", "Keep TO-BE as it is, or let it change again", ("H",), "Do", True),

@@ -135,25 +135,6 @@ def deploy(app: ConsoleApp) -> None:
     app.open_sheet(Ask(app, _("Deploy"), lines, _("Deploy"), lambda _sheet: _run(app, "deploy", one.path)))
 
 
-def export(app: ConsoleApp) -> None:
-    one = checkpoints.selected(app.view())
-    if one is None:
-        return
-    lines = [
-        Row(_("Edge files of") + " ").put(PurePath(one.path).name, "bold"),
-        Row(_("Each is checked against the original and timed."), "dim"),
-    ]
-
-    def act(sheet: Ask) -> str | None:
-        folder = sheet.value("folder")
-        if not folder:
-            return _("a folder is needed")
-        _run(app, "export", "--checkpoint", one.path, "--output-dir", folder, "--format", "all")
-        return None
-
-    app.open_sheet(Ask(app, _("Export"), lines, _("Export"), act, [Field("folder", _("folder"))]))
-
-
 def serve(app: ConsoleApp) -> None:
     slots = app.store.slots
     down = [name for name in ("asis", "tobe") if slots is None or getattr(slots, name).state == "down"]

@@ -241,7 +241,7 @@ DEEDS: dict[str, Callable[[ConsoleApp], None]] = {
     **{
         name: _doing(name)
         for name in (
-            "sync", "ab", "promote", "rollback", "undo", "train", "deploy", "export", "resume", "serve",
+            "sync", "ab", "promote", "rollback", "undo", "train", "deploy", "resume", "serve",
             "hold", "reject",
         )
     },
