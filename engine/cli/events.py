@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import click
@@ -10,6 +11,8 @@ import click
 from engine.cli.verb import Session, Verb
 from engine.errors import Failed, UsageError, nearest
 from engine.store.events import KINDS, follow_events, read_events, verify_events
+
+_HASH = re.compile(r"\b[0-9a-f]{32}(?:[0-9a-f]{32})?\b")
 
 
 @click.command(cls=Verb)
@@ -40,9 +43,11 @@ def events(session: Session, last: int | None, kind: str | None, follow: bool, v
 
 
 def _line(event: dict[str, Any]) -> str:
-    detail = " ".join(
+    facts = [
         f"{key}={value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)}"
         for key, value in event["detail"].items()
-        if value not in (None, "", [], {})
-    )
-    return f"{event['at'][:19].replace('T', ' ')}  {event['kind']:<12} {event['subject']}  ({event['actor']})  {detail}".rstrip()
+        if value not in (None, "", [], {}) and value != event["subject"]
+    ]
+    when = event["at"][:19].replace("T", " ")
+    line = f"{when}  {event['kind']:<12} {event['subject']}  ({event['actor']})  {' '.join(facts)}"
+    return _HASH.sub(lambda found: found[0][:8], line).rstrip()
