@@ -73,7 +73,7 @@ async def connect(place: Place) -> asyncssh.SSHClientConnection:
         )
     except asyncssh.HostKeyNotVerifiable as error:
         raise await _host_key_problem(place, witness.offered, str(error)) from None
-    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost) as error:
+    except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError) as error:
         # A server that no longer has a key of the known kind fails the exchange, or just hangs up.
         if (offered := await _other_kind(place)) is not None:
             raise await _host_key_problem(place, offered, str(error)) from None
