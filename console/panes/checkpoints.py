@@ -32,7 +32,7 @@ STANDS = {
     "rejected": ("refused", "danger"),
     "refused": ("refused", "danger"),
     "new": ("new", "accent"),
-    "resume": ("to resume", "dim"),
+    "resume": ("run state", "dim"),
 }
 
 
