@@ -17,6 +17,7 @@ from engine.cli.verb import Session, Verb, table
 from engine.errors import Busy, UsageError, nearest
 from engine.release.standing import standings
 from engine.store.locks import hold
+from engine.store.workspace import TITLES
 
 ACTIONS = ("list", "prune", "reset")
 
@@ -79,6 +80,9 @@ def _none_running(session: Session) -> None:
         raise Busy(f"busy: run {running[0]} is training", "wait for it, or stop it")
 
 
+_STANDS = {**TITLES, "both": "both slots"}
+
+
 def _history(result: dict[str, Any]) -> str:
     rows = [
         (
@@ -87,7 +91,7 @@ def _history(result: dict[str, Any]) -> str:
             "" if one["epoch"] is None else one["epoch"],
             "" if one["accuracy"] is None else f"{one['accuracy'] * 100:.2f}%",
             f"{one['bytes'] / 1e6:.1f} MB",
-            one["state"]
+            _STANDS.get(one["state"], one["state"])
             + (f" ({one['reason']})" if one["reason"] and one["state"] in ("refused", "rejected") else ""),
             one["path"],
         )

@@ -103,7 +103,7 @@ def known_to_both(labelled: LabelledSet, asis: Iterable[str], tobe: Iterable[str
         ours = ", ".join(sorted(known)[:6]) or "none"
         raise UsageError(
             f"no image of {labelled.shown} has a label that both releases know",
-            f"its labels: {theirs}; known to both: {ours}",
+            f"give class folders of theirs with --data DIR or ab.data (its labels: {theirs}; known to both: {ours})",
             kind="no_data",
         )
     return replace(labelled, images=kept, excluded=dict(sorted(excluded.items())))

@@ -20,6 +20,7 @@ import tomli
 from pydantic import BaseModel, ValidationError
 
 from engine.config.schema import Settings
+from engine.config.secrets import look_beside
 from engine.errors import UsageError, nearest
 
 GROUPS = ("data", "model", "training")
@@ -69,6 +70,8 @@ def load_settings(
     config = config or os.environ.get("UNDERSTUDY_CONFIG") or project_config()
     path = Path(config).expanduser() if config else None
     document = _read(path) if path else {}
+    if path:
+        look_beside(path)
     overrides = tuple(overrides)
     origins: dict[str, str] = {}
     merged: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -20,14 +21,25 @@ PLAIN = ("WANDB_MODE",)
 MASK = "****"
 
 
+_beside: list[Path] = []
+
+
+def look_beside(config: Path) -> None:
+    """Take `.env` from the folder of this config file, where the current folder has none."""
+    folder = config.absolute().parent
+    if _beside != [folder]:
+        _beside[:] = [folder]
+        _dotenv.cache_clear()
+
+
 @cache
 def _dotenv() -> dict[str, str | None]:
-    places = [Path.cwd() / ".env"]
+    folders = [Path.cwd(), *_beside]
     if config := os.environ.get("UNDERSTUDY_CONFIG"):
-        places.append(Path(config).expanduser().parent / ".env")
-    for place in places:
-        if place.is_file():
-            return dict(dotenv_values(place))
+        folders.append(Path(config).expanduser().parent)
+    for folder in folders:
+        if (folder / ".env").is_file():
+            return dict(dotenv_values(folder / ".env"))
     return {}
 
 
@@ -40,9 +52,10 @@ def secret(name: str) -> str | None:
 
 
 def mask(text: str) -> str:
-    """`text` with the value of every known secret replaced by `****`."""
+    """`text` with the value of every known secret replaced by `****`, and with the part of it that is secret."""
     for name in NAMES:
         value = secret(name)
-        if value and len(value) >= 4:
-            text = text.replace(value, MASK)
+        for part in (value, re.split("[/:]", value)[-1]) if value else ():
+            if len(part) >= (4 if part == value else 8):
+                text = text.replace(part, MASK)
     return text

@@ -111,3 +111,18 @@ def test_secrets_are_masked_in_config_show_and_in_errors(engine: Callable) -> No
     assert "****" in shown.out
     typo = engine(f"{secret}", env={"DISCORD_WEBHOOK_URL": secret})
     assert secret not in typo.out + typo.err
+
+
+def test_the_secret_part_of_a_secret_is_masked_too(engine: Callable) -> None:
+    env = {
+        "DISCORD_WEBHOOK_URL": "http://127.0.0.1:9/api/webhooks/123/c0ffee-c0ffee",
+        "TELEGRAM_BOT_TOKEN": "99:AAbbCCddEE",
+    }
+    engine("hold", "--reason", "c0ffee-c0ffee and AAbbCCddEE", env=env)
+    shown = engine("events", "--json").json["events"][-1]
+    assert shown["detail"]["reason"] == "**** and ****"
+
+
+def test_a_dotenv_beside_the_config_is_read(engine: Callable, config: Path) -> None:
+    (config.parent / ".env").write_text("UNDERSTUDY_ADMIN_TOKEN=a-very-quiet-word\n")
+    assert engine("config", "--json").json["secrets"]["UNDERSTUDY_ADMIN_TOKEN"] == "****"
