@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -27,9 +28,10 @@ def events(session: Session, last: int | None, kind: str | None, follow: bool, v
     if verify and (broken := verify_events(session.workspace)):
         raise Failed(broken, "compare with the head hash in the last promotion message", kind="chain_broken")
     if follow:
-        for event in follow_events(session.workspace, stop=lambda: False):
-            if kind in (None, event["kind"]):
-                session.emit(event, _line)
+        with contextlib.suppress(KeyboardInterrupt):  # a signal is this stream's ordinary end
+            for event in follow_events(session.workspace, stop=lambda: False):
+                if kind in (None, event["kind"]):
+                    session.emit(event, _line)
         return
     found = [
         event

@@ -26,6 +26,11 @@ from engine.training.schedule import learning_rate
 _MASK = (1 << 63) - 1
 
 
+def _rank(row: dict[str, Any]) -> tuple[float, float]:
+    """Which epoch is the better one: by validation accuracy, of equal ones by the lower loss."""
+    return row["accuracy"], -row["loss"]
+
+
 @dataclass
 class Position:
     """Where a run stands: `epoch` 0-based, `step` steps done in it, and the sums of the epoch so far."""
@@ -104,7 +109,7 @@ class Trainer:
             self._train_epoch(hooks)
             began = time.monotonic()
             row = self._finish_epoch(hooks)
-            better = self.best is None or row["accuracy"] > self.best["accuracy"]
+            better = self.best is None or _rank(row) > _rank(self.best)
             if better:
                 self.best = {name: row[name] for name in ("epoch", "step", "accuracy", "f1_macro", "loss")}
             self.progress.accuracy = row["accuracy"]
