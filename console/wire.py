@@ -1,7 +1,7 @@
 """What goes to the terminal: only the cells between a change's first and last column.
 
-Textual 8.2 cuts an update at its end but begins it at the widget's left edge ("TODO: crop to x extents"
-in its compositor); over SSH that is most of the bytes. `tighten` cuts both sides.
+Textual 8.2 cuts an update at its end but begins it at the widget's left edge
+(its compositor does not crop that side); over SSH that is most of the bytes. `tighten` cuts both sides.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ class Rejected(Failed):
         self.news = news
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A checkpoint on its way in; `expect_classes` is None where any classes will do."""
+
+    path: Path
+    digest: Digest
+    name: str
+    cycle: int | None
+    expect_classes: list[str] | None
+    new_classes_reason: str | None
+    notes: list[str]
+
+
 def admit(
     workspace: Workspace,
     settings: Settings,
@@ -85,11 +99,13 @@ def admit(
     digest = examine(checkpoint, name, settings)
     if why := rejection(workspace, sha256=digest.sha256):
         raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")
+    expected = None if new_classes_reason else expect_classes
+    candidate = _Candidate(
+        checkpoint, digest, name, cycle, expected, new_classes_reason, [] if notes is None else notes
+    )
     try:
         with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
-            return _admit(
-                workspace, settings, checkpoint, digest, name, cycle, expect_classes, new_classes_reason, notes
-            )
+            return _admit(workspace, settings, candidate)
     except OSError as error:
         raise Failed(
             f"{name} could not be made into a release ({error.strerror or error})",
@@ -160,38 +176,25 @@ def production_classes(workspace: Workspace) -> list[str] | None:
         return None
 
 
-def _admit(
-    workspace: Workspace,
-    settings: Settings,
-    checkpoint: Path,
-    digest: Digest,
-    name: str,
-    cycle: int | None,
-    expect_classes: list[str] | None,
-    new_classes_reason: str | None,
-    notes: list[str] | None,
-) -> Release:
-    key = _fingerprint(settings)
+def _admit(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Release:
+    key, name, sha256 = _fingerprint(settings), candidate.name, candidate.digest.sha256
     _sweep(workspace)
-    if old := _remembered(workspace, settings, digest.sha256, None if new_classes_reason else expect_classes):
+    if old := _remembered(workspace, settings, sha256, candidate.expect_classes):
         raise Rejected(
             f"{name} {old['message']}", old["hint"], check=old["check"], dangerous=old.get("dangerous", False)
         )
-    release = _made_before(workspace, digest.sha256, key, new_classes_reason)
+    release = _made_before(workspace, sha256, key, candidate.new_classes_reason)
     try:
         if release is None:
-            expected = None if new_classes_reason else expect_classes
-            release = _make(
-                workspace, settings, checkpoint, digest, name, cycle, expected, new_classes_reason, notes
-            )
-            _note_release(workspace, digest.sha256, key, new_classes_reason, release.id)
-        elif expect_classes is not None and new_classes_reason is None:
-            check_classes(release.manifest.classes, expect_classes)
+            release = _make(workspace, settings, candidate)
+            _note_release(workspace, sha256, key, candidate.new_classes_reason, release.id)
+        elif candidate.expect_classes is not None:
+            check_classes(release.manifest.classes, candidate.expect_classes)
     except Refusal as refusal:
-        raise _record(workspace, settings, refusal, digest, name, cycle, expect_classes) from None
+        raise _record(workspace, settings, refusal, candidate) from None
     except Unchecked as error:
         unknown = Refusal(error.kind, error.message.removeprefix(f"{name} "), error.hint, lasting=False)
-        error.news = _record(workspace, settings, unknown, digest, name, cycle, expect_classes).news
+        error.news = _record(workspace, settings, unknown, candidate).news
         raise
     return release
 
@@ -229,16 +232,9 @@ def _remembered(
     return entry
 
 
-def _record(
-    workspace: Workspace,
-    settings: Settings,
-    refusal: Refusal,
-    digest: Digest,
-    name: str,
-    cycle: int | None,
-    expect_classes: list[str] | None,
-) -> Rejected:
+def _record(workspace: Workspace, settings: Settings, refusal: Refusal, candidate: _Candidate) -> Rejected:
     """Remember a refusal where it will come again, with one event a hash."""
+    digest, name = candidate.digest, candidate.name
     known = _read(workspace, "refused.json")
     news = digest.sha256 not in known
     known.pop(digest.sha256, None)
@@ -250,7 +246,7 @@ def _record(
         "hint": refusal.hint,
         "dangerous": refusal.dangerous,
         "lasting": refusal.lasting,
-        "expected": expect_classes if refusal.check == "classes" else None,
+        "expected": candidate.expect_classes if refusal.check == "classes" else None,
         "at": timestamp(),
     }
     write_json(workspace.state / "refused.json", dict(list(known.items())[-_REMEMBERED:]))
@@ -259,7 +255,7 @@ def _record(
             "sha256": digest.sha256,
             "md5": digest.md5,
             "bytes": digest.bytes,
-            "cycle": cycle,
+            "cycle": candidate.cycle,
             "check": refusal.check,
             "reason": refusal.message,
             "fix": refusal.hint,
@@ -272,24 +268,15 @@ def _record(
     )
 
 
-def _make(
-    workspace: Workspace,
-    settings: Settings,
-    checkpoint: Path,
-    digest: Digest,
-    name: str,
-    cycle: int | None,
-    expect_classes: list[str] | None,
-    new_classes_reason: str | None,
-    notes: list[str] | None,
-) -> Release:
+def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Release:
+    digest, name = candidate.digest, candidate.name
     _need_room(workspace, 4 * digest.bytes + 64 * 1024 * 1024)
     with _scratch(workspace) as folder:
         copy = folder / "checkpoint.pth"
-        shutil.copyfile(checkpoint, copy)
+        shutil.copyfile(candidate.path, copy)
         if digest_file(copy) != digest:
             raise Failed(f"{name} changed while it was read", "try again when it is written", kind="moving")
-        result = run_child(workspace, settings, folder, copy, digest.bytes, name, expect_classes)
+        result = run_child(workspace, settings, folder, copy, digest.bytes, name, candidate.expect_classes)
         if not result["ok"]:
             raise Refusal(
                 result["check"],
@@ -298,10 +285,9 @@ def _make(
                 dangerous=result["dangerous"],
                 lasting=result["lasting"],
             )
-        if notes is not None:
-            notes += result["notes"]
+        candidate.notes.extend(result["notes"])
         origin = result["origin"]
-        origin["cycle"] = origin["cycle"] if origin["cycle"] is not None else cycle
+        origin["cycle"] = origin["cycle"] if origin["cycle"] is not None else candidate.cycle
         side = result["preprocess"]["img_size"]
         manifest = Manifest(
             architecture=result["architecture"],
@@ -310,7 +296,7 @@ def _make(
             preprocess=result["preprocess"],
             parameters=result["parameters"],
             checkpoint=Origin(name=name, sha256=digest.sha256, md5=digest.md5, bytes=digest.bytes, **origin),
-            new_classes_reason=new_classes_reason,
+            new_classes_reason=candidate.new_classes_reason,
         )
         try:
             return write_release(
