@@ -78,12 +78,22 @@ def deploy(session: Session, words: list[str], new_classes: bool, reason: str | 
     "--force", is_flag=True, help="Pass a closed gate; needs --reason. Checks of files are never skipped."
 )
 @click.option("--reason", metavar="TEXT", help="Why; kept in the audit log.")
+@click.option("--expect", metavar="RELEASE", help="Only if TO-BE holds this release (8 digits or more).")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would happen, change nothing.")
 @click.option("--wait", is_flag=True, help="Wait for another command that holds the slots.")
-def promote(session: Session, force: bool, reason: str | None, dry_run: bool, wait: bool) -> None:
+def promote(
+    session: Session, force: bool, reason: str | None, expect: str | None, dry_run: bool, wait: bool
+) -> None:
     """Give AS-IS what TO-BE holds, behind the gate, with a backup of what it replaces."""
     result = room.promote(
-        session.workspace, session.settings, gate, force=force, reason=reason, dry_run=dry_run, wait=wait
+        session.workspace,
+        session.settings,
+        gate,
+        force=force,
+        reason=reason,
+        expect=expect,
+        dry_run=dry_run,
+        wait=wait,
     )
     if result["promoted"]:
         text = messages.promoted_message(result, port=session.settings.port("asis"))

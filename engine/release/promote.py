@@ -7,6 +7,7 @@ rejection or the journal.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from engine.store.files import copy_verified
 from engine.store.locks import hold, holder
 from engine.store.workspace import Workspace
 
+_ID = re.compile(r"[0-9a-f]{8,64}")
 Gate = Callable[[Workspace, Settings], dict[str, Any]]
 
 
@@ -32,6 +34,7 @@ def promote(
     *,
     force: bool = False,
     reason: str | None = None,
+    expect: str | None = None,
     dry_run: bool = False,
     wait: bool = False,
 ) -> dict[str, Any]:
@@ -41,6 +44,7 @@ def promote(
         gate: weighs the evidence for exactly the two releases that the slots hold; asked under the lock
             (`engine.compare.gate.gate`). Its `open`, `reason` and `ab` are used.
         force: pass a closed gate; needs `reason`, which the log keeps.
+        expect: the release that the caller saw in TO-BE, its id or at least 8 digits of it; another is refused.
         dry_run: check everything, change nothing; the result has `promoted` false and `dry_run` true.
         wait: wait for another command that changes a slot, or for a comparison, instead of Busy.
 
@@ -48,22 +52,32 @@ def promote(
         The verb's object: `promoted, from, to, backup, forced, ab, reason` and more.
 
     Raises:
-        UsageError: `force` without a reason.
-        Refused: the gate is closed, or there is nothing to promote; its payload is the verb's object.
+        UsageError: `force` without a reason, or an `expect` that is no id.
+        Refused: the gate is closed, TO-BE is empty or not what is expected; its payload is the verb's object.
         Busy: a slot is being changed, or a comparison runs.
         Failed: a release is damaged, or the server does not load it; AS-IS holds what it held.
     """
     reason = (reason or "").strip() or None
     if force and reason is None:
         raise UsageError("'--force' needs a reason", 'add --reason "why the evidence is not waited for"')
+    if expect is not None and not _ID.fullmatch(expect):
+        raise UsageError(f"'{expect}' is no release's id", "give all 64 hex digits of it, or at least the first 8")
+    ask: dict[str, Any] = {"force": force, "reason": reason, "expect": expect}
     if dry_run:
-        return _promote(workspace, settings, gate, force, reason, dry_run=True)
+        return _promote(workspace, settings, gate, **ask, dry_run=True)
     with no_comparison(workspace, "promote", wait), slots_lock(workspace, "promote", wait):
-        return _promote(workspace, settings, gate, force, reason, dry_run=False)
+        return _promote(workspace, settings, gate, **ask, dry_run=False)
 
 
 def _promote(
-    workspace: Workspace, settings: Settings, gate: Gate, force: bool, reason: str | None, *, dry_run: bool
+    workspace: Workspace,
+    settings: Settings,
+    gate: Gate,
+    *,
+    force: bool,
+    reason: str | None,
+    expect: str | None,
+    dry_run: bool,
 ) -> dict[str, Any]:
     candidate, present = read_pointer(workspace, "tobe"), read_pointer(workspace, "asis")
     result: dict[str, Any] = {
@@ -82,6 +96,8 @@ def _promote(
 
     if candidate is None:
         raise refuse("TO-BE is empty", "deploy a candidate: python -m engine sync")
+    if expect is not None and not candidate.release.startswith(expect):
+        raise refuse(f"TO-BE holds {candidate.release[:8]}, not {expect[:8]}", "look at the new candidate first")
     if why := rejection(workspace, release=candidate.release, sha256=candidate.checkpoint.sha256):
         raise refuse(why, "deploy another candidate; a rejection is not forced")
     if present and present.release == candidate.release:

@@ -174,6 +174,22 @@ def test_force_needs_a_reason_and_skips_no_safety_check(
     assert engine("reject", "ffffffff").code == 2
 
 
+def test_a_candidate_that_changed_since_it_was_looked_at_is_refused(
+    engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
+) -> None:
+    old, new = pair
+    before = state(workspace)
+    force = ("promote", "--force", "--reason", "now", "--json", "--expect")
+    refused = engine(*force, old.id)
+    assert (refused.code, refused.json["promoted"], refused.json["to"]) == (3, False, new.id)
+    assert f"TO-BE holds {new.id[:8]}, not {old.id[:8]}" in refused.json["reason"]
+    for wrong in ("", new.id[:7], new.id.upper(), f"{new.id}0"):
+        assert engine(*force, wrong).code == 2, wrong
+    assert state(workspace) == before
+    assert engine(*force, new.id[:8], "--dry-run").code == 0
+    assert engine(*force, new.id).json["promoted"] is True
+
+
 def test_a_damaged_production_file_is_not_promoted_over_but_can_be_rolled_back(
     engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
 ) -> None:
