@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from console.glyphs import Glyphs
 
-BOXES = ("asis", "tobe", "devices", "training", "checkpoints", "compare", "events")
-PANES = ("devices", "training", "checkpoints", "compare", "events")
+PANES = ("devices", "training", "checkpoints", "compare", "events", "log")
+BOXES = ("asis", "tobe", *PANES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def plan(width: int, height: int, focus: str, zoomed: bool = False, devices: int
         devices: how many rows the devices want; 0 where that is not known yet.
     """
     if width >= 100 and height >= 30 and not zoomed:
-        return _full(width, height, devices)
+        return _full(width, height, focus, devices)
     if width < 72 or height < 20:
         top = 1 + (4 if height >= 12 else 2)
         lines = (top - 1) // 2
@@ -63,7 +63,7 @@ def plan(width: int, height: int, focus: str, zoomed: bool = False, devices: int
     return Plan("single", width, height, 2, slots, {focus: Box(0, 4, width - 1, height - 2)})
 
 
-def _full(width: int, height: int, devices: int) -> Plan:
+def _full(width: int, height: int, focus: str, devices: int) -> Plan:
     side = max(38, min(72, width * 3 // 10))
     split = width - 1 - side
     middle = split // 2
@@ -79,7 +79,7 @@ def _full(width: int, height: int, devices: int) -> Plan:
         "tobe": Box(middle, top, split, slots),
         "compare": Box(0, slots, split, compare),
         "training": Box(0, compare, split, training),
-        "checkpoints": Box(0, training, split, bottom),
+        ("log" if focus == "log" else "checkpoints"): Box(0, training, split, bottom),
         "devices": Box(split, top, width - 1, events),
         "events": Box(split, events, width - 1, bottom),
     }

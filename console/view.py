@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from console.actions import sign
 from console.glyphs import Glyphs
@@ -13,10 +15,11 @@ from console.words import _
 
 @dataclass
 class Place:
-    """The cursor of a list and the first row that is shown."""
+    """The cursor of a list and the first row that is shown; `seen` counts the rows of a list that grows at its end."""
 
     cursor: int = 0
     top: int = 0
+    seen: int = 0
 
     def fit(self, count: int, height: int) -> None:
         """Keep the cursor within `count` rows and inside the window of `height` rows."""
@@ -24,6 +27,14 @@ class Place:
         self.top = max(0, min(self.top, count - height, self.cursor))
         if height > 0 and self.cursor >= self.top + height:
             self.top = self.cursor - height + 1
+
+    def follow(self, count: int, height: int) -> int:
+        """Keep the cursor, the last row shown, at the end of a growing list unless it was moved up; rows below it."""
+        if self.cursor >= min(self.seen, count) - 1:
+            self.cursor = count - 1
+        self.cursor = max(min(height, count) - 1, min(self.cursor, count - 1))
+        self.seen = count
+        return count - 1 - self.cursor
 
 
 @dataclass
@@ -42,6 +53,19 @@ class Ui:
         return self.places.setdefault(pane, Place())
 
 
+class LogLines(Protocol):
+    """What the log pane draws: whose log, its newest lines, oldest first, and why none come ("" while they do)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def lines(self) -> Sequence[str]: ...
+
+    @property
+    def problem(self) -> str: ...
+
+
 @dataclass
 class View:
     """One moment, to be drawn."""
@@ -51,6 +75,7 @@ class View:
     glyphs: Glyphs
     ui: Ui
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    log: LogLines | None = None
 
     def key(self, action: str) -> str:
         """The first key of an action as a person reads it, else the action's name."""

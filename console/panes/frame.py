@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from console.actions import Action, sign
 from console.layout import PANES, Plan, lines
-from console.panes import checkpoints, compare, devices, events, slots, training
+from console.panes import checkpoints, compare, devices, events, log, slots, training
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
@@ -19,6 +19,7 @@ TITLES = {
     "checkpoints": checkpoints.title,
     "compare": compare.title,
     "events": events.title,
+    "log": log.title,
 }
 
 
