@@ -31,9 +31,9 @@ class Glyphs:
     whisker: str = "─"
     point: str = "●"
     zero: str = "┊"
-    full: str = "█"
-    parts: str = " ▏▎▍▌▋▊▉"
-    track: str = "░"
+    full: str = "━"
+    half: str = "╸"
+    track: str = "─"
     horizontal: str = "─"
     vertical: str = "│"
     corners: tuple[str, str, str, str] = ("╭", "╮", "╰", "╯")  # down-right, down-left, up-right, up-left
@@ -46,6 +46,6 @@ UNICODE = Glyphs()
 ASCII = Glyphs(
     live="*", stale="~", offline="o", bad="x", warn="!", done="*", doing="~", todo="o", rail="-", rail_todo=".",
     cursor=">", mark="+", up="^", down="v", left_of="<", arrow=">", dot="-", whisker_left="|", whisker_right="|",
-    whisker="-", point="#", zero=":", full="#", parts=" ", track=".", horizontal="-", vertical="|",
+    whisker="-", point="#", zero=":", full="#", half="", track=".", horizontal="-", vertical="|",
     corners=("+", "+", "+", "+"), tees=("+", "+", "+", "+", "+"), ellipsis="~", braille=False,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from engine.protocol import (
     Health,
     Message,
     Progress,
+    RunProgress,
     Runs,
     Slots,
     SourceState,
@@ -23,6 +24,7 @@ from engine.protocol import (
 
 STALE_AFTER_S = 45.0  # every kind is sent again after 30 s at the latest
 HISTORY = 600
+CURVES = 32
 # the engine's source that a kind comes from, where it has another name
 SOURCES = {"runs": "files", "progress": "files", "events": "files", "ab": "files"}
 T = TypeVar("T")
@@ -39,11 +41,20 @@ class Snapshot:
 
 @dataclass(slots=True)
 class History:
-    """The newest samples of one device, oldest first."""
+    """The newest samples of one device, oldest first; `count` is how many there ever were."""
 
     used: deque[float | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
     load: deque[float | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
     last: str | None = None
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Rates:
+    """A slot's requests per second, oldest first; `count` is how many there ever were."""
+
+    per_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    count: int = 0
 
 
 @dataclass(slots=True)
@@ -63,6 +74,8 @@ class Store:
         self.hosts: list[str] = []
         self.home: str | None = None
         self.history: dict[tuple[str, str, int], History] = {}
+        self.rates: dict[str, Rates] = {}
+        self.curves: dict[tuple[str, str], RunProgress] = {}  # of runs that were seen under way, the newest last
         self.feed: SourceState = "live"
         self.feed_why = ""
         self.feed_since = 0.0
@@ -74,6 +87,8 @@ class Store:
         self.hosts.clear()
         self.home = None
         self.history.clear()
+        self.rates.clear()
+        self.curves.clear()
 
     def apply(self, message: Message, came: float) -> None:
         """Take one message; a kind that is not known here is passed over."""
@@ -88,12 +103,24 @@ class Store:
         if isinstance(message.data, Devices):
             for device in message.data.devices:
                 self._remember(message.host, device)
+        elif isinstance(message.data, Progress):
+            for run in message.data.runs:
+                self.curves.pop((message.host, run.run), None)
+                self.curves[message.host, run.run] = run
+            while len(self.curves) > CURVES:
+                del self.curves[next(iter(self.curves))]
+        elif isinstance(message.data, Slots) and message.host == self.home:
+            for name in ("asis", "tobe"):
+                rates = self.rates.setdefault(name, Rates())
+                rates.per_s.append(getattr(message.data, name).requests_per_s)
+                rates.count += 1
 
     def _remember(self, host: str, device: Device) -> None:
         history = self.history.setdefault((host, device.kind, device.index), History())
         if device.stale or (device.sampled_at and device.sampled_at == history.last):
             return
         history.last = device.sampled_at
+        history.count += 1
         total = device.total_bytes
         history.used.append(device.used_bytes / total if total and device.used_bytes is not None else None)
         history.load.append(device.utilization)

@@ -49,32 +49,61 @@ def curve(
     return ["".join(chr(0x2800 + cell) if cell else " " for cell in line) for line in grid]
 
 
-def area(values: Sequence[float | None], width: int, glyphs: Glyphs, *, high: float = 1.0) -> str:
-    """One row of filled braille columns, newest at the right: a history of fractions of `high`."""
-    columns = width * 2
-    newest: list[float | None] = list(values)[-columns:]
+def area(
+    values: Sequence[float | None], width: int, glyphs: Glyphs, *, high: float = 1.0, count: int = 0
+) -> str:
+    """`areas` on one row."""
+    return areas(values, width, 1, glyphs, high=high, count=count)[0]
+
+
+def areas(
+    values: Sequence[float | None], width: int, height: int, glyphs: Glyphs, *, high: float = 1.0, count: int = 0
+) -> list[str]:
+    """Filled braille columns, newest at the right: a history of fractions of `high` on `height` rows.
+
+    Args:
+        count: how many values there ever were. Columns then stay in the half of a cell in which they were first
+            drawn, and the picture moves by whole cells at every other value: half the bytes of a redraw.
+    """
+    across = 2 if glyphs.braille else 1
+    columns = width * across
+    newest: list[float | None] = [*values, *([None] * (count % across))][-columns:] if columns > 0 else []
     newest = [*([None] * (columns - len(newest))), *newest]
     if not glyphs.braille:
-        return "".join(_LEVELS[_eighth(newest[2 * i + 1], high)] for i in range(width))
-    cells = []
-    for left, right in zip(newest[::2], newest[1::2], strict=True):
-        bits = 0
-        for side, value in enumerate((left, right)):
-            filled = 0 if value is None else max(1, min(4, round(value / high * 4)))
-            for dot in range(filled):
-                bits |= _DOTS[side][3 - dot]
-        cells.append(chr(0x2800 + bits) if bits else " ")
-    return "".join(cells)
+        return _ascii_areas(newest, height, high)
+    rows = [[0] * width for _ in range(height)]
+    for x, value in enumerate(newest):
+        filled = 0 if value is None else max(1, min(4 * height, round(value / (high or 1.0) * 4 * height)))
+        for dot in range(filled):
+            rows[height - 1 - dot // 4][x // 2] |= _DOTS[x % 2][3 - dot % 4]
+    return ["".join(chr(0x2800 + bits) if bits else " " for bits in row) for row in rows]
+
+
+def _ascii_areas(values: Sequence[float | None], height: int, high: float) -> list[str]:
+    top = len(_LEVELS) - 1
+    filled = [0 if v is None else max(1, min(top * height, round(v / (high or 1.0) * top * height))) for v in values]
+    return [
+        "".join(_LEVELS[max(0, min(top, one - (height - 1 - row) * top))] for one in filled) for row in range(height)
+    ]
 
 
 def bar(fraction: float | None, width: int, glyphs: Glyphs) -> tuple[str, str]:
-    """A bar in eighths of a cell: the filled part and the track."""
+    """A bar in halves of a cell: the filled part and the track."""
     if fraction is None:
         return "", glyphs.track * width
-    eighths = round(max(0.0, min(1.0, fraction)) * width * (len(glyphs.parts) or 1))
-    whole, part = divmod(eighths, len(glyphs.parts) or 1)
-    filled = glyphs.full * whole + (glyphs.parts[part] if part else "")
+    steps = 2 if glyphs.half else 1
+    whole, half = divmod(round(max(0.0, min(1.0, fraction)) * width * steps), steps)
+    filled = glyphs.full * whole + (glyphs.half if half else "")
     return filled, glyphs.track * (width - len(filled))
+
+
+def lean(value: float, width: int, glyphs: Glyphs, *, high: float) -> tuple[str, str, str]:
+    """A bar to either side of a middle line, `width` cells a side: left part, middle line, right part."""
+    length = min(width, max(1 if value else 0, round(abs(value) / (high or 1.0) * width)))
+    shown, blank = glyphs.full * length, " " * (width - length)
+    if value < 0:
+        return blank + shown, glyphs.zero, " " * width
+    return " " * width, glyphs.zero, shown + blank
 
 
 def whisker(
@@ -122,10 +151,6 @@ def _between(before: int | None, now: int) -> range:
     if before is None or before == now:
         return range(now, now + 1)
     return range(before + 1, now + 1) if before < now else range(now, before)
-
-
-def _eighth(value: float | None, high: float) -> int:
-    return 0 if value is None else max(1, min(7, round(value / high * 7)))
 
 
 def _ascii_curve(

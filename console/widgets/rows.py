@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
+from rich.color import Color
 from rich.segment import Segment
+from rich.style import Style
 from textual.strip import Strip
 
 from console.text import clip
 from console.theme import ConsoleTheme
 
 Span = tuple[str, str]
+Pixel = tuple[int, int, int]
+HALF_BLOCK = "▀"
+_SHADES = " ░▒▓█"
+_THRESHOLDS = (0.2, 0.8, 0.4, 0.6)  # an ordered dither along the row: five shades look like more
 
 
 class Row:
@@ -95,10 +102,18 @@ class Row:
         style = theme.style
         ground = self.ground
         segments: list[Segment] = []
-        said, last = "", style("", ground)
+        said, last, column = "", style("", ground), 0
         spans = [*self.spans, (" " * (width - self.at), "")] if self.at < width else self.spans
         for text, roles in spans:
-            wanted = style(roles, ground)
+            if roles.startswith("#"):  # a picture's pixels: see `pixels`
+                if theme.terminal:
+                    text = "".join(_shade(roles, theme.dark, column + x) for x in range(len(text)))
+                    wanted = style("", ground)
+                else:
+                    wanted = _pixel_style(roles, theme.colors[ground])
+            else:
+                wanted = style(roles, ground)
+            column += len(text)
             plain = not (wanted.underline or wanted.reverse or last.underline or last.reverse)
             if wanted == last or (plain and wanted.bgcolor == last.bgcolor and not text.strip(" ")):
                 said += text  # blanks look alike in any colour: a change of style less on the wire
@@ -109,6 +124,37 @@ class Row:
         segments.append(Segment(said, last))
         strip = Strip(segments, max(self.at, width))
         return strip.crop(0, width) if self.at > width else strip
+
+
+def pixels(upper: Pixel, lower: Pixel | None) -> str:
+    """The roles of a half-block: two colours instead of roles of the theme; no lower one is the row's ground."""
+    return "#" + bytes(upper).hex() + (bytes(lower).hex() if lower is not None else "")
+
+
+def luminance(*seen: Pixel) -> float:
+    """The mean brightness of pixels from 0 to 1 (weights of ITU-R BT.601, on the encoded values)."""
+    return sum(0.299 * red + 0.587 * green + 0.114 * blue for red, green, blue in seen) / (255 * len(seen))
+
+
+def _read(roles: str) -> tuple[Pixel, Pixel | None]:
+    values = bytes.fromhex(roles[1:])
+    upper = (values[0], values[1], values[2])
+    return upper, (values[3], values[4], values[5]) if len(values) == 6 else None
+
+
+@lru_cache(maxsize=8192)
+def _pixel_style(roles: str, ground: str) -> Style:
+    upper, lower = _read(roles)
+    below = Color.from_rgb(*lower) if lower is not None else Color.parse(ground)
+    return Style(color=Color.from_rgb(*upper), bgcolor=below)
+
+
+def _shade(roles: str, dark: bool, column: int) -> str:
+    """A pixel pair without colours: the lighter, the more of the cell is drawn (the darker, on a light ground)."""
+    upper, lower = _read(roles)
+    light = luminance(upper, lower if lower is not None else upper)
+    level = (light if dark else 1 - light) * (len(_SHADES) - 1)
+    return _SHADES[int(level) + (level % 1 > _THRESHOLDS[column % 4])]
 
 
 def changed_columns(before: Row, after: Row, width: int) -> list[tuple[int, int]]:

@@ -126,7 +126,7 @@ def test_curves_and_bars() -> None:
     half = curve([1.0, 1.0], 10, 1, UNICODE, span=20)[0]
     assert half.rstrip(" ") != half
     assert area([0.0, 1.0], 1, UNICODE) == "⣸"
-    assert bar(0.5, 4, UNICODE) == ("██", "░░")
+    assert bar(0.5, 4, UNICODE) == ("━━", "──")
     assert "".join(whisker(0.2, 0.5, 0.8, 11, 0.0, 1.0, UNICODE)) == "  ├──●──┤"
 
 
