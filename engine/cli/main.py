@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "cron": ("cron", "The schedule of sync in the crontab."),
     "ab": ("ab", "Compare AS-IS and TO-BE on the same labelled images."),
     "checkpoints": ("checkpoints", "Show the history of checkpoints, or prune it."),
+    "differing": ("differing", "The images of a comparison on which the two differ."),
     "serve": ("serve", "Serve the slots until stopped."),
     "deploy": ("release", "Check a checkpoint file and give it to TO-BE."),
     "promote": ("release", "Give AS-IS what TO-BE holds, behind the gate."),

@@ -12,7 +12,7 @@ from engine.compare import records
 from engine.compare.asking import Answers, Target, ask_both
 from engine.compare.gate import gate
 from engine.compare.images import Labelled, LabelledSet, draw, known_to_both, labelled_set, take
-from engine.compare.summary import sum_up
+from engine.compare.summary import paths_of_differing, sum_up
 from engine.config import Settings
 from engine.errors import Failed, Interrupted
 from engine.release.control import slot_stats
@@ -109,7 +109,7 @@ def run_ab(
             "notes": labelled.notes,
         }
         summary, rows = sum_up(settings, targets, chosen, answers, facts)
-        summary = _keep(workspace, settings, summary, rows)
+        summary = _keep(workspace, settings, summary, rows, paths_of_differing(chosen, answers))
     if interrupted:
         raise Interrupted(
             "interrupted", f"comparison {summary['id']} keeps {summary['n']} images", payload=summary
@@ -256,15 +256,19 @@ def _nothing(
     }
     summary, rows = sum_up(settings, targets, [], Answers([]), facts)
     summary["reason"] = f"both slots hold the same release {pointers['asis'].release[:8]}: nothing to compare"
-    return _keep(workspace, settings, summary, rows)
+    return _keep(workspace, settings, summary, rows, {})
 
 
 def _keep(
-    workspace: Workspace, settings: Settings, summary: dict[str, Any], rows: list[list[str | None]]
+    workspace: Workspace,
+    settings: Settings,
+    summary: dict[str, Any],
+    rows: list[list[str | None]],
+    paths: dict[str, str],
 ) -> dict[str, Any]:
     """Number, store and log a comparison; adds what the gate says of it and all before."""
     summary |= {"id": records.next_id(workspace), "at": timestamp()}
-    records.store(workspace, summary, rows)
+    records.store(workspace, summary, rows, paths)
     append_event(
         workspace,
         "compared",

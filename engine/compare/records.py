@@ -1,8 +1,10 @@
 """Comparisons on disk: `comparisons/ID.json`, one file a comparison, with a row for each image.
 
 A row is `[sha256 of the image, label, AS-IS's answer, TO-BE's answer, name in the set]` in the order drawn; an
-answer is null where the slot gave an error. While a comparison runs, `state/ab_progress.json` holds its figures so far. What `gate` and `status` want quickly is remembered in `state/comparisons.json`,
-which can be thrown away: it holds nothing that the files do not.
+answer is null where the slot gave an error. `paths` says where the images lie on which the answers differ.
+While a comparison runs, `state/ab_progress.json` holds its figures so far. What `gate` and `status` want
+quickly is remembered in `state/comparisons.json`, which can be thrown away: it holds nothing that the files
+do not.
 """
 
 from __future__ import annotations
@@ -50,12 +52,21 @@ def comparison_path(workspace: Workspace, identity: int) -> Path:
 
 def next_id(workspace: Workspace) -> int:
     """The number after the highest that was given; call it with the lock `compare` held."""
-    return max((int(path.stem) for path in _files(workspace)), default=0) + 1
+    return (newest_id(workspace) or 0) + 1
 
 
-def store(workspace: Workspace, summary: dict[str, Any], rows: list[list[str | None]]) -> None:
-    """Keep a comparison: its file with the rows, and the summary as `state/last_ab.json`."""
-    record = {"format": _FORMAT, **summary, "columns": list(COLUMNS), "rows": rows}
+def store(
+    workspace: Workspace,
+    summary: dict[str, Any],
+    rows: list[list[str | None]],
+    paths: dict[str, str] | None = None,
+) -> None:
+    """Keep a comparison: its file with the rows, and the summary as `state/last_ab.json`.
+
+    Args:
+        paths: where the images lie on which the slots differ, by their SHA-256.
+    """
+    record = {"format": _FORMAT, **summary, "columns": list(COLUMNS), "rows": rows, "paths": paths or {}}
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     atomic_write(comparison_path(workspace, int(summary["id"])), text + "\n")
     write_json(workspace.state / "last_ab.json", summary)
@@ -90,13 +101,23 @@ def write_quickly(path: Path, value: Any) -> None:
 
 
 def differing_rows(workspace: Workspace, identity: int) -> list[dict[str, str | None]]:
-    """The images of a comparison on which the slots' answers differ, in the order drawn.
+    """The images of a comparison on which the slots' answers differ, in the order drawn, with their `path`.
 
     Raises:
         Failed: its file is missing or damaged.
     """
-    rows = _rows(workspace, {"id": identity})
-    return [dict(zip(COLUMNS, row, strict=True)) for row in rows if row[2] != row[3]]
+    record = _record(workspace, identity)
+    paths = record.get("paths", {})
+    return [
+        {**dict(zip(COLUMNS, row, strict=True)), "path": paths.get(row[0])}
+        for row in record["rows"]
+        if row[2] != row[3]
+    ]
+
+
+def newest_id(workspace: Workspace) -> int | None:
+    """The number of the newest comparison, or None before the first."""
+    return max((int(path.stem) for path in _files(workspace)), default=None)
 
 
 def summaries(workspace: Workspace) -> list[dict[str, Any]]:
@@ -173,13 +194,15 @@ def _pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
 
 
 def _rows(workspace: Workspace, summary: dict[str, Any]) -> list[list[str]]:
-    record = read_json(comparison_path(workspace, summary["id"]))
-    if not isinstance(record, dict) or record.get("columns") != list(COLUMNS):
-        raise Failed(
-            f"comparison {summary['id']} is damaged", "move its file away, then compare again", kind="damaged"
-        )
-    rows: list[list[str]] = record["rows"]
+    rows: list[list[str]] = _record(workspace, summary["id"])["rows"]
     return rows
+
+
+def _record(workspace: Workspace, identity: int) -> dict[str, Any]:
+    record = read_json(comparison_path(workspace, identity))
+    if not isinstance(record, dict) or record.get("columns") != list(COLUMNS):
+        raise Failed(f"comparison {identity} is damaged", "move its file away, then compare again", kind="damaged")
+    return record
 
 
 def _entries(workspace: Workspace) -> list[dict[str, Any]]:
@@ -203,7 +226,9 @@ def _summary(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
         if isinstance(record, dict) and record.get("format") == _FORMAT and record.get("id") == int(path.stem):
-            return {key: value for key, value in record.items() if key not in ("format", "rows", "columns")}
+            return {
+                key: value for key, value in record.items() if key not in ("format", "rows", "columns", "paths")
+            }
     except (Failed, OSError):
         pass  # said below: a summary that calls itself damaged closes the gate
     return {"id": int(path.stem), "damaged": True}

@@ -75,6 +75,15 @@ def sum_up(
     return summary, rows
 
 
+def paths_of_differing(chosen: list[Labelled], answers: Answers) -> dict[str, str]:
+    """Where the images lie on which the slots' answers differ, by their SHA-256."""
+    return {
+        image.sha256: str(image.path.absolute())
+        for image, pair in zip(chosen, answers.pairs, strict=True)
+        if pair is not None and pair["asis"].label != pair["tobe"].label
+    }
+
+
 def _verdict(summary: dict[str, Any], problem: Failed | None, alpha: float, log_e: float) -> tuple[str, str]:
     """The verdict of this one look: `tobe`, `asis` or `undecided`, and why."""
     if summary["n"] == 0:
