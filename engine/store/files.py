@@ -75,6 +75,30 @@ def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
+def create_once(path: Path, content: bytes, mode: int = 0o644) -> bool:
+    """Give `path` this content unless the name is taken, by another process or computer too.
+
+    Returns:
+        Whether this call made the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(scratch).chmod(mode)
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            return False
+        fsync_folder(path.parent)
+        return True
+    finally:
+        Path(scratch).unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
