@@ -87,14 +87,8 @@ class LiveFeed:
     def stop(self) -> None:
         """End the child; one that does not listen is killed."""
         self._stopping.set()
-        child = self._child
-        if child is None or child.poll() is not None:
-            return
-        _signal(child, signal.SIGTERM)
-        try:
-            child.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            _signal(child, signal.SIGKILL)
+        if self._child is not None:
+            end(self._child)
 
     def _spawn(self) -> None:
         self._errors.seek(0)
@@ -156,6 +150,17 @@ class LiveFeed:
         if said:
             return said[-1].removeprefix("error: ")
         return f"the feed ended (exit {self._child.returncode})"
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End a child and all it started; one that does not listen is killed."""
+    if child.poll() is not None:
+        return
+    _signal(child, signal.SIGTERM)
+    try:
+        child.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        _signal(child, signal.SIGKILL)
 
 
 def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -9,6 +9,7 @@ import click
 
 from engine.cli.verb import Session, Verb
 from engine.errors import UnderstudyError, UsageError
+from engine.store.logfile import log_path
 from engine.sync.sync import NothingAdmissible
 from engine.sync.sync import sync as look
 
@@ -20,6 +21,7 @@ from engine.sync.sync import sync as look
 def sync(session: Session, dry_run: bool, watch: bool, wait: bool) -> None:
     """Look at the source; take a changed best checkpoint, checked, to TO-BE."""
     port = session.settings.port("tobe")
+    session.log_to(log_path(session.workspace, "sync"))
     if not watch:
         session.emit(_once(session, dry_run, wait), lambda result: _text(result, port))
         return

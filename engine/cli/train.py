@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from engine.cli.verb import Session, Verb, table
-from engine.errors import Busy
+from engine.errors import Busy, Interrupted
 from engine.store.clock import timestamp
 from engine.store.locks import holder
 from engine.training.runs import (
@@ -19,9 +19,13 @@ from engine.training.runs import (
     describe_run,
     find_run,
     list_runs,
+    newest_running,
+    note_interrupted,
     process_identity,
     read_metrics,
+    stop_run,
 )
+from engine.training.signals import stop_requests
 
 _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint",
            "samples_per_s", "peak_memory_bytes", "seconds_s")  # fmt: skip
@@ -32,11 +36,21 @@ _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "c
 @click.option("--detach", is_flag=True, help="Start it in the background and return at once.")
 @click.option("--strict", is_flag=True, help="Stop at bad data instead of leaving it out.")
 @click.option("--overwrite", is_flag=True, help="Replace a better best of the same cycle.")
+@click.option("--stop", metavar="RUN", help="Have a run that goes on stop between two steps (or: latest).")
 @click.option("--claimed", hidden=True, metavar="RUN", help="Train in a run folder that is claimed already.")
 def train(
-    session: Session, resume: str | None, detach: bool, strict: bool, overwrite: bool, claimed: str | None
+    session: Session,
+    resume: str | None,
+    detach: bool,
+    strict: bool,
+    overwrite: bool,
+    stop: str | None,
+    claimed: str | None,
 ) -> None:
     """Train a model; the best goes to checkpoints_cycleN at once, and TO-BE gets it by the next sync."""
+    if stop:
+        _stop(session, stop)
+        return
     settings = session.settings
     folder = None
     if resume:
@@ -60,21 +74,37 @@ def train(
         _detach(session, folder, strict=strict, overwrite=overwrite)
         return
     if folder is None:
-        folder = find_run(session.workspace, claimed) if claimed else None
+        folder = find_run(session.workspace, claimed) if claimed else claim_run(session.workspace)
+    session.log_to(folder.log, max_bytes=0)
     # OpenMP's threads spin while they wait: beside a busy server that makes a training ten times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from engine.training.train import train as run_training
-
+    # a signal in the middle of an import could leave half a module behind: it waits until torch is there
+    with stop_requests() as asked:
+        from engine.training.train import train as run_training
+    if asked:
+        note_interrupted(folder)
+        raise Interrupted(f"run {folder.run} was interrupted before it began", "start it again")
     result = run_training(
         session.workspace,
         settings,
-        folder or claim_run(session.workspace),
+        folder,
         say=session.say,
         strict=strict,
         overwrite=overwrite,
         keep_folder=claimed is not None,
     )
     session.emit(result, _text)
+
+
+def _stop(session: Session, name: str) -> None:
+    folder = (newest_running(session.workspace) if name == "latest" else None) or find_run(session.workspace, name)
+    before = describe_run(folder)["status"]
+    status = stop_run(folder)
+    said = (
+        f"run {folder.run} is {status}: nothing to stop" if before != "running" else f"run {folder.run}: {status}"
+    )
+    hint = f"; go on with: python -m engine train --resume {folder.run}" if status == "interrupted" else ""
+    session.emit({"run": folder.run, "status": status}, said + hint)
 
 
 def _detach(session: Session, folder: RunFolder | None, *, strict: bool, overwrite: bool) -> None:
@@ -88,7 +118,7 @@ def _detach(session: Session, folder: RunFolder | None, *, strict: bool, overwri
         child = subprocess.Popen(
             session.engine_command("train", *words),
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=subprocess.DEVNULL,  # it writes its words there itself, with their times
             stderr=log,
             start_new_session=True,
         )

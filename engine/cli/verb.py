@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ import click
 
 from engine.config import Loaded, Settings, load_settings, mask
 from engine.config.load import OVERRIDE, portable_overrides
-from engine.errors import UsageError
+from engine.errors import UnderstudyError, UsageError
+from engine.store.logfile import MAX_BYTES, LogFile, is_open_on
 from engine.store.workspace import Workspace
 
 _AS_SETTING = {"--device": "device.prefer", "--workspace": "workspace"}
@@ -30,6 +32,7 @@ class Session:
     overrides: list[str] = field(default_factory=list)
     json: bool = False
     debug: bool = False
+    log: LogFile | None = None
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -59,12 +62,24 @@ class Session:
             if shown:
                 sys.stdout.write(mask(shown).rstrip("\n") + "\n")
         sys.stdout.flush()
+        if self.log:
+            self.log.line((text(value) if callable(text) else text) or "")
+
+    def log_to(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        """From now on what is said to people, results and the error at the end too, also goes to this log file."""
+        log = LogFile(path, max_bytes)
+        if is_open_on(path, sys.stdout.fileno()):  # cron's line sends it there
+            log.turn_over()
+        else:
+            self.log = log
 
     def say(self, line: str) -> None:
         """Progress for people: standard output, or standard error where that carries JSON."""
         stream = sys.stderr if self.json else sys.stdout
         stream.write(mask(line) + "\n")
         stream.flush()
+        if self.log:
+            self.log.line(line)
 
     def engine_command(self, *words: str) -> list[str]:
         """The command line of an engine child with this session's config, workspace and overrides."""
@@ -122,7 +137,12 @@ class Verb(click.Command):
         if len(positionals) < self.least:
             raise UsageError(f"'{ctx.info_name}' needs {self.word_name}", f"see: {ctx.info_name} --help")
         assert self.callback is not None
-        return self.callback(session, *([positionals] if takes_words else []), **ctx.params)
+        try:
+            return self.callback(session, *([positionals] if takes_words else []), **ctx.params)
+        except UnderstudyError as error:
+            if session.log and not is_open_on(session.log.path, sys.stderr.fileno()):
+                session.log.line(f"error: {error}")
+            raise
 
 
 def valued_options(params: Sequence[click.Parameter]) -> set[str]:
@@ -169,6 +189,13 @@ def take_common(session: Session, params: dict[str, Any]) -> None:
         params.pop(name.removeprefix("--"))
     session.json = params.pop("as_json") or session.json
     session.debug = params.pop("debug") or session.debug
+
+
+def reader_gone() -> Callable[[], bool]:
+    """Whether whoever read our standard output has closed it: known at once, not at the next line."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return lambda: any(event & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, event in poll.poll(0))
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> str:

@@ -9,8 +9,7 @@ import sys
 import click
 
 from engine.cli.devices import choose_hosts
-from engine.cli.verb import Session, Verb
-from engine.watch.stream import reader_gone
+from engine.cli.verb import Session, Verb, reader_gone
 from engine.watch.stream import watch as stream
 
 

@@ -1,24 +1,29 @@
 """Training runs on disk: their numbers, manifests and state. Torch-free, for `runs`, `status` and `watch`.
 
 `runs/RUN/` holds `manifest.json` (rewritten at each change of state), `metrics.jsonl` (one object an
-epoch), `progress.json` (live, about once a second), `data_report.json`, `last.pth` (to resume) and, for a
-run whose best was not to go into a cycle folder, `best.pth`.
+epoch), `progress.json` (live, about once a second), `data_report.json`, `train.log` (what it says to people),
+`last.pth` (to resume) and, for a run whose best was not to go into a cycle folder, `best.pth`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import socket
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import Failed, UsageError
+from engine.store.clock import timestamp
 from engine.store.files import read_json, write_json
 from engine.store.workspace import Workspace
 
+_MAY_RUN = 100  # a run older than these is not looked at for one that is under way
 FIELDS: dict[str, Any] = {
     "run": None,
     "status": "running",
@@ -76,7 +81,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        return self.root / "log.txt"
+        return self.root / "train.log"
 
     @property
     def intervals(self) -> Path:
@@ -144,6 +149,57 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
             entry["status"] = "lost"
             entry["error"] = f"its process (pid {manifest.get('pid')}) ended without a word"
     return entry
+
+
+def newest_running(workspace: Workspace) -> RunFolder | None:
+    """The newest run that is under way, or None."""
+    for name in _names(workspace)[:_MAY_RUN]:
+        folder = RunFolder(workspace.runs / name)
+        if describe_run(folder)["status"] == "running":
+            return folder
+    return None
+
+
+def stop_run(folder: RunFolder, limit_s: float = 120.0) -> str:
+    """Ask a run's process to stop and wait for its end; the run's status then (`interrupted`, as a rule).
+
+    A run that does not go on keeps its status.
+
+    Raises:
+        UsageError: it runs on another host.
+        Failed: the process may not be signalled, or has not ended within `limit_s`.
+    """
+    entry, manifest = describe_run(folder), folder.read_manifest()
+    if entry["status"] != "running":
+        return str(entry["status"])
+    if (host := manifest.get("host")) not in (None, socket.gethostname()):
+        raise UsageError(f"run {folder.run} goes on on {host}", f"stop it there: train --stop {folder.run}")
+    pid = int(manifest["pid"])
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just ended by itself
+    except PermissionError:
+        raise Failed(f"run {folder.run} belongs to another account (pid {pid})", "let its owner stop it") from None
+    deadline = time.monotonic() + limit_s
+    while (status := str(describe_run(folder)["status"])) == "running":
+        if time.monotonic() > deadline:
+            raise Failed(
+                f"run {folder.run} (pid {pid}) was asked to stop {limit_s:.0f} s ago and still goes on",
+                "it stops between two steps; see: python -m engine logs",
+                kind="still_running",
+            )
+        time.sleep(0.1)
+    return status
+
+
+def note_interrupted(folder: RunFolder) -> None:
+    """Write down that a run was stopped before its training began; one that nobody was told of goes away."""
+    manifest = folder.read_manifest()
+    if not manifest:
+        shutil.rmtree(folder.root, ignore_errors=True)
+    elif manifest.get("status") == "running":
+        folder.write_manifest(manifest | {"status": "interrupted", "finished_at": timestamp()})
 
 
 def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -91,13 +89,6 @@ def watch(
         interval_s: how often each source is looked at.
     """
     _Watch(workspace, settings, hosts, interval_s, Stream(write)).run(ends)
-
-
-def reader_gone(stream: Any = None) -> Callable[[], bool]:
-    """Whether whoever read our standard output has closed it: known at once, not at the next line."""
-    poll = select.poll()
-    poll.register((stream or sys.stdout).fileno(), 0)
-    return lambda: any(event & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, event in poll.poll(0))
 
 
 class _Watch:

@@ -153,8 +153,8 @@ def test_a_background_run(engine: Callable[..., Any], workspace: Workspace) -> N
     assert (done.json["run"], done.json["status"]) == ("0001", "running")
     while (entry := list_runs(workspace)[0])["status"] == "running":
         time.sleep(0.05)
-    assert entry["status"] == "completed", (workspace.runs / "0001" / "log.txt").read_text()
-    assert "epoch 1/1" in (workspace.runs / "0001" / "log.txt").read_text()
+    assert entry["status"] == "completed", (workspace.runs / "0001" / "train.log").read_text()
+    assert "epoch 1/1" in (workspace.runs / "0001" / "train.log").read_text()
 
 
 def test_a_run_that_is_going_on_is_busy(
