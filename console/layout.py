@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from console.glyphs import Glyphs
 
-PANES = ("devices", "training", "checkpoints", "compare", "events", "log")
+PANES = ("devices", "training", "checkpoints", "compare", "events", "log", "slots")
 BOXES = ("asis", "tobe", *PANES)
 
 
@@ -52,38 +52,70 @@ def plan(width: int, height: int, focus: str, zoomed: bool = False, devices: int
         devices: how many rows the devices want; 0 where that is not known yet.
     """
     if width >= 100 and height >= 30 and not zoomed:
-        return _full(width, height, focus, devices)
+        arranged = _wide if width >= 160 and height >= 45 else _full
+        return Plan("full", width, height, 2, {}, arranged(width, height, focus, devices))
     if width < 72 or height < 20:
-        top = 1 + (4 if height >= 12 else 2)
-        lines = (top - 1) // 2
+        lines = 2 if height >= 14 else 1
+        top = 1 + 2 * lines
         slots = {"asis": (1, 1, width - 2, lines), "tobe": (1, 1 + lines, width - 2, lines)}
         boxes = {focus: Box(-1, top, width, max(top + 1, height - 1))}
         return Plan("tiny", width, height, 1, slots, boxes)
+    if focus == "slots":
+        return Plan("single", width, height, 2, {}, {focus: Box(0, 2, width - 1, height - 2)})
     slots = {"asis": (1, 2, width - 2, 1), "tobe": (1, 3, width - 2, 1)}
     return Plan("single", width, height, 2, slots, {focus: Box(0, 4, width - 1, height - 2)})
 
 
-def _full(width: int, height: int, focus: str, devices: int) -> Plan:
+def _full(width: int, height: int, focus: str, devices: int) -> dict[str, Box]:
+    """Two columns: what is decided at the left, what happens at the right. The log takes the checkpoints' place
+    while it has the focus; a tall terminal has room for both."""
     side = max(38, min(72, width * 3 // 10))
     split = width - 1 - side
     middle = split // 2
     top, bottom = 2, height - 2
     slots = top + 5
     spare = max(0, height - 40)
-    compare = slots + 8 + min(8, spare * 2 // 5)
+    compare = slots + 7 + min(10, spare * 2 // 5)
     training = compare + max(7, min(11, height - 29)) + spare // 4
-    most = max(9, (bottom - top) * 3 // 5)
-    events = top + (min(most, max(8, devices + 1)) if devices else most)
     boxes = {
         "asis": Box(0, top, middle, slots),
         "tobe": Box(middle, top, split, slots),
         "compare": Box(0, slots, split, compare),
         "training": Box(0, compare, split, training),
-        ("log" if focus == "log" else "checkpoints"): Box(0, training, split, bottom),
-        "devices": Box(split, top, width - 1, events),
-        "events": Box(split, events, width - 1, bottom),
     }
-    return Plan("full", width, height, 2, {}, boxes)
+    rest = bottom - training
+    if rest >= 17:
+        boxes["checkpoints"] = Box(0, training, split, training + rest * 3 // 5)
+        boxes["log"] = Box(0, training + rest * 3 // 5, split, bottom)
+    else:
+        boxes["log" if focus == "log" else "checkpoints"] = Box(0, training, split, bottom)
+    return boxes | _right(split, width - 1, top, bottom, devices)
+
+
+def _wide(width: int, height: int, focus: str, devices: int) -> dict[str, Box]:
+    """Three columns above, the lists below them over two: a large terminal shows every pane at once."""
+    side = max(48, min(80, width * 3 // 10))
+    split = width - 1 - side
+    middle = split // 2
+    top, bottom = 2, height - 2
+    slots = top + 8
+    charts = slots + max(17, min(24, (height - 12) * 2 // 5))
+    checkpoints = charts + max(6, (bottom - charts) * 11 // 20)
+    return {
+        "asis": Box(0, top, middle, slots),
+        "tobe": Box(middle, top, split, slots),
+        "compare": Box(0, slots, middle, charts),
+        "training": Box(middle, slots, split, charts),
+        "checkpoints": Box(0, charts, split, checkpoints),
+        "log": Box(0, checkpoints, split, bottom),
+    } | _right(split, width - 1, top, bottom, devices)
+
+
+def _right(left: int, right: int, top: int, bottom: int, devices: int) -> dict[str, Box]:
+    """Devices with the rows they want, at most two thirds; events below them."""
+    most = max(9, (bottom - top) * 2 // 3)
+    events = top + (min(most, max(8, devices + 1)) if devices else most)
+    return {"devices": Box(left, top, right, events), "events": Box(left, events, right, bottom)}
 
 
 def lines(chosen: Plan, glyphs: Glyphs) -> dict[int, list[str]]:

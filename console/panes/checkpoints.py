@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -12,7 +13,7 @@ from console import text
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
-from engine.protocol import Checkpoint
+from engine.protocol import Checkpoint, Checkpoints
 
 SORTS: dict[str, Callable[[Checkpoint], Any]] = {
     "saved": lambda one: text.moment(one.saved_at) or 0.0,
@@ -37,13 +38,35 @@ STANDS = {
 
 
 def items(view: View) -> list[Checkpoint]:
-    """The rows after filter and sort."""
+    """The rows after filter and sort: worked out once for a snapshot, however often it is drawn."""
     found = view.store.checkpoints
-    rows = list(found.checkpoints) if found else []
+    if found is None:
+        return []
     wanted = view.ui.filters.get("checkpoints", "").lower()
-    if wanted:
-        rows = [row for row in rows if wanted in _searched(row)]
-    return sorted(rows, key=SORTS[view.ui.sort], reverse=view.ui.descending)
+    return _ordered(_Same(found), wanted, view.ui.sort, view.ui.descending)
+
+
+class _Same:
+    """A snapshot as the key of a cache: the very same object, not an equal one."""
+
+    __slots__ = ("found",)
+
+    def __init__(self, found: Checkpoints) -> None:
+        self.found = found
+
+    def __hash__(self) -> int:
+        return id(self.found)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.found is other.found
+
+
+@lru_cache(maxsize=4)
+def _ordered(same: _Same, wanted: str, sort: str, descending: bool) -> list[Checkpoint]:
+    rows = (
+        [row for row in same.found.checkpoints if wanted in _searched(row)] if wanted else same.found.checkpoints
+    )
+    return sorted(rows, key=SORTS[sort], reverse=descending)
 
 
 def selected(view: View) -> Checkpoint | None:
@@ -61,6 +84,8 @@ def title(view: View) -> Row:
         row.put(f" {count}", "dim")
         if wanted:
             row.put(f" /{wanted}", "accent")
+        if marks := len(view.ui.marks):
+            row.put(f" {view.glyphs.mark} {marks} " + _("marked"), "accent")
     fresh = view.fresh("checkpoints")
     if fresh.state != "live":
         row.put(" ").put(*view.state(fresh))
@@ -84,7 +109,9 @@ def draw(view: View, width: int, height: int) -> list[Row]:
 def file_name(one: Checkpoint) -> str:
     """The file's name; with its folder where many files have that name."""
     path = PurePath(one.path)
-    return path.name if "cycle" in path.name or "epoch" in path.name else f"{path.parent.name}/{path.name}"
+    if "cycle" in path.name or "epoch" in path.name:
+        return path.name
+    return f"{path.parent.name.removeprefix('checkpoints_')}/{path.name}"
 
 
 def _nothing(view: View, width: int) -> list[Row]:
@@ -115,6 +142,19 @@ def stands(one: Checkpoint) -> tuple[str, str]:
     return (_(word) if word.islower() else word), role
 
 
+def _signed(view: View, one: Checkpoint, size: int) -> tuple[str, str]:
+    """As `stands`, with a sign; where it is narrow a refusal's sign and reason say it."""
+    glyphs = view.glyphs
+    signs = {
+        "asis": glyphs.live, "both": glyphs.live, "tobe": glyphs.doing, "new": glyphs.todo, "rejected": glyphs.bad,
+        "refused": glyphs.bad, "backup": glyphs.left_of,
+    }  # fmt: skip
+    said, role = stands(one)
+    if one.reason and one.state in ("rejected", "refused") and size < 26:
+        said = one.reason
+    return f"{signs.get(one.state or '', ' ')} {said}", role
+
+
 def _searched(one: Checkpoint) -> str:
     parts = (
         one.path,
@@ -134,15 +174,19 @@ def _columns(width: int) -> list[tuple[str, int, bool]]:
         ("file", 0, False),
         ("accuracy", 8 if width >= 100 else 6, True),
     ]
+    if width >= 110:
+        columns.append(("gain", 6, True))
     if width >= 60:
         columns.append(("epoch", 5, True))
-    if width >= 76:
+    if width >= 84:
         columns.append(("size", 8, True))
     columns.append(("saved", 6, True))
-    if width >= 110:
+    if width >= 100:
         columns.append(("hash", 8, False))
+    if width >= 150:
+        columns.append(("release", 8, False))
     rest = width - 2 - sum(size + 2 for _name, size, _right in columns)
-    file = max(10, min(rest - 15, 21 if width < 100 else max(21, rest // 2)))
+    file = max(10, min(rest - 15, 21) if width < 100 else min(44, max(21, rest * 2 // 5)))
     columns.append(("stands", max(8, rest - file), False))
     return [(name, size or file, right) for name, size, right in columns]
 
@@ -160,24 +204,43 @@ def _header(view: View, columns: list[tuple[str, int, bool]]) -> Row:
 
 def _line(view: View, one: Checkpoint, columns: list[tuple[str, int, bool]], width: int, cursor: bool) -> Row:
     row = Row(ground="selection" if cursor else "background")
-    sign = view.glyphs.cursor if cursor else view.glyphs.mark if one.path in view.ui.marks else " "
-    row.put(sign + " ", "accent")
-    word, role = stands(one)
-    values = {
-        "cycle": (text.number(one.cycle), ""),
-        "accuracy": (text.percent(one.accuracy), ""),
-        "epoch": (text.number(one.epoch), ""),
-        "size": (text.size(one.bytes), "dim"),
-        "saved": (text.ago(view.now, one.saved_at), ""),
-        "hash": (text.short(one.sha256), "dim"),
-        "stands": (word, role),
-    }
+    marked = one.path in view.ui.marks
+    row.put((view.glyphs.mark if marked else view.glyphs.cursor if cursor else " ") + " ", "accent")
     for name, size, right in columns:
-        if name == "file":
-            row.cell(text.clip_left(file_name(one), size), size).put("  ")
-            continue
-        value, kind = values[name]
-        row.cell(value, size, kind, right=right).put("  ")
-    if row.at > width:
-        row.cut(width)
-    return row
+        value, role = _value(view, one, name, size)
+        row.cell(value, size, role, right=right).put("  ")
+    return row.cut(width)
+
+
+def _value(view: View, one: Checkpoint, name: str, size: int) -> tuple[str, str]:
+    """What stands in a column, with its role."""
+    match name:
+        case "cycle":
+            return text.number(one.cycle), ""
+        case "file":
+            return text.clip_left(file_name(one), size, view.glyphs.ellipsis), ""
+        case "accuracy":
+            return text.percent(one.accuracy), ""
+        case "gain":
+            return _gain(view, one)
+        case "epoch":
+            return text.number(one.epoch), ""
+        case "size":
+            return text.size(one.bytes), "dim"
+        case "saved":
+            return text.ago(view.now, one.saved_at), ""
+        case "hash":
+            return text.short(one.sha256), "dim"
+        case "release":
+            return text.short(one.release), "dim"
+    return _signed(view, one, size)
+
+
+def _gain(view: View, one: Checkpoint) -> tuple[str, str]:
+    """How much more than AS-IS's checkpoint a file claims, in points."""
+    slots = view.store.slots
+    asis = slots.asis.accuracy if slots and slots.asis.release else None
+    if asis is None or one.accuracy is None or one.state in ("asis", "both"):
+        return "", ""
+    gain = one.accuracy - asis
+    return text.points(gain), "good" if gain > 0 else "dim"

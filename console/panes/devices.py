@@ -1,18 +1,25 @@
-"""Devices of every host: memory, utilisation with its history, temperature, power; each figure named."""
+"""Devices of every host: memory, utilisation with its history, temperature, power; each figure named.
+
+How much is said depends on the room: a row a device where many have to fit, curves and processes where they can.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from console import text
 from console.store import History
 from console.view import View
-from console.widgets.charts import area, bar
+from console.widgets.charts import areas, bar
 from console.widgets.rows import Row
 from console.words import _
-from engine.protocol import Device, Devices
+from engine.protocol import Device, DeviceProcess, Devices
 
 MEMORY_NAMES = {"driver_bytes": "driver", "allocated_bytes": "allocated", "system_bytes": "system"}
+LABEL = 11  # cells before a meter
+FIGURE = 13  # cells behind it: `61.2/141 GiB`
+HOT_C = 85
+DENSE, BRIEF, CURVES, LARGE = range(4)
+_CURVE_ROWS = {BRIEF: 1, CURVES: 2, LARGE: 4}
+_MOST_PROCESSES = {DENSE: 0, BRIEF: 0, CURVES: 2, LARGE: 6}
 
 
 def title(view: View) -> Row:
@@ -25,123 +32,190 @@ def title(view: View) -> Row:
 
 
 def rows_needed(view: View) -> int:
-    """How many rows all hosts take, with a blank one between two."""
-    count = 0
-    for _host_name, data in view.store.devices():
-        count += 2 + (data.disk_total_bytes is not None)
-        for one in data.devices:
-            count += 2 + (0 if one.kind == "cpu" else len(one.memory) + (one.utilization is not None))
-            count += bool(one.problem)
-    return count
+    """How many rows all hosts take with short curves and the largest processes, a blank one between two."""
+    return _height(view, CURVES)
 
 
 def draw(view: View, width: int, height: int) -> list[Row]:
-    rows: list[Row] = []
     hosts = view.store.devices()
-    roomy = height >= sum(2 + 4 * len(data.devices) for _host, data in hosts)
-    for host, data in hosts:
-        if rows:
-            rows.append(Row())
-        rows += _host(view, host, data, width, roomy)
-    if not rows:
+    if not hosts:
         return [Row(_("no figures yet"), "dim")]
+    most = LARGE if view.ui.zoomed or width >= 90 else CURVES
+    detail = next((one for one in range(most, DENSE, -1) if _height(view, one) <= height), DENSE)
+    rows: list[Row] = []
+    for host, data in hosts:
+        if rows and detail > DENSE:
+            rows.append(Row())
+        rows += _host(view, host, data, width, detail)
     place = view.ui.place("devices")
-    place.cursor = max(0, min(place.cursor, len(rows) - height))
-    place.top = place.cursor
+    place.cursor = place.top = max(0, min(place.cursor, len(rows) - height))
     return rows[place.top : place.top + height]
 
 
-def _host(view: View, host: str, data: Devices, width: int, roomy: bool) -> list[Row]:
+def processes(device: Device, detail: int) -> list[DeviceProcess]:
+    """The largest processes of a device that this detail has room for."""
+    ordered = sorted(device.processes, key=lambda one: -(one.used_bytes or 0))
+    return ordered[: _MOST_PROCESSES[detail]]
+
+
+def _height(view: View, detail: int) -> int:
+    hosts = view.store.devices()
+    rows = (len(hosts) - 1) * (detail > DENSE)
+    for host, data in hosts:
+        fresh = view.fresh("devices", host)
+        rows += 1 + bool(fresh.state != "live" and fresh.why)
+        rows += sum(_device_height(device, detail) for device in data.devices)
+        rows += data.disk_total_bytes is not None and data.disk_free_bytes is not None
+        rows += _own_ram(data)
+    return rows
+
+
+def _device_height(device: Device, detail: int) -> int:
+    if device.kind == "cpu":
+        return device.utilization is not None
+    if detail == DENSE:
+        return 1 + bool(device.problem)
+    rows = 1 + bool(device.problem) + len(set(device.memory) & set(MEMORY_NAMES)) + len(processes(device, detail))
+    if detail == LARGE and device.utilization is not None:
+        return rows + 1 + _CURVE_ROWS[detail]
+    rows += _has_total(device)
+    return rows + (_CURVE_ROWS[detail] if device.utilization is not None else 0)
+
+
+def _has_total(device: Device) -> bool:
+    return device.kind != "mps" or device.used_bytes is not None
+
+
+def _own_ram(data: Devices) -> bool:
+    """Whether the host's memory has a row of its own: on MPS the device's `system` is the same figure."""
+    return bool(data.memory_total_bytes) and not any("system_bytes" in one.memory for one in data.devices)
+
+
+def _host(view: View, host: str, data: Devices, width: int, detail: int) -> list[Row]:
     fresh = view.fresh("devices", host)
-    name = data.name or host
-    head = Row(name, "bold")
+    head = Row(data.name or host, "bold")
     if host == view.store.home:
         head.put(" " + _("here"), "dim")
+    gpus = [device for device in data.devices if device.kind != "cpu"]
+    if detail == DENSE and gpus:
+        head.put(f" {len(gpus)} × " if len(gpus) > 1 else " ", "dim").put(_short_name(gpus[0].name), "dim")
     head.right(view.state(fresh)[0], width, view.state(fresh)[1])
     rows = [head]
     if fresh.state != "live" and fresh.why:
         rows.append(Row("  ").put(text.clip(fresh.why, width - 2), "danger"))
-    ordered = sorted(data.devices, key=lambda one: one.kind == "cpu")
-    for device in ordered:
+    for device in gpus:
         history = view.store.history.get((host, device.kind, device.index), History())
         rows += (
-            _cpu(view, device, data, history, width)
-            if device.kind == "cpu"
-            else _gpu(view, device, history, width, roomy)
+            _dense(view, device, history, width) if detail == DENSE else _gpu(view, device, history, width, detail)
         )
-    if not any(device.kind == "cpu" for device in data.devices):
-        rows += _ram(view, data, width)
-    if data.disk_total_bytes and data.disk_free_bytes is not None:
-        used = data.disk_total_bytes - data.disk_free_bytes
-        rows.append(_meter(view, _("disk"), used, data.disk_total_bytes, width))
+    for device in data.devices:
+        if device.kind == "cpu" and device.utilization is not None:
+            history = view.store.history.get((host, device.kind, device.index), History())
+            rows += _load(view, history, device.utilization, width, 1, "cpu")
+    if _own_ram(data):
+        free = data.memory_available_bytes
+        used = next((one.used_bytes for one in data.devices if one.kind == "cpu"), None)
+        used = data.memory_total_bytes - free if data.memory_total_bytes and free is not None else used
+        rows.append(_meter(view, "ram", used, data.memory_total_bytes, width))
+    if data.disk_total_bytes is not None and data.disk_free_bytes is not None:
+        rows.append(
+            _meter(view, _("disk"), data.disk_total_bytes - data.disk_free_bytes, data.disk_total_bytes, width)
+        )
     return rows
 
 
-def _gpu(view: View, device: Device, history: History, width: int, roomy: bool) -> list[Row]:
-    count = f" {device.index}" if device.kind != "mps" else ""
-    head = Row(" ").put(text.clip(_short_name(device.name), width - 20)).put(count, "dim")
-    head.put(f" {device.kind}", "dim")
-    tail = []
+def _dense(view: View, device: Device, history: History, width: int) -> list[Row]:
+    """`0 ━━━━╸──── 61.2/141 GiB ⣀⣤⣶  87%  61°C` on one row."""
+    used = device.used_bytes if device.used_bytes is not None else device.memory.get("system_bytes")
+    tail = Row(text.share(used, device.total_bytes).rjust(FIGURE))
+    room = width - 3 - tail.at - 5 - (6 if device.temperature_c is not None else 0)
+    curve = room // 3 if device.utilization is not None and room >= 12 else 0
+    if curve:
+        shown = areas(list(history.load), curve - 1, 1, view.glyphs, count=history.count)
+        tail.put(" ").put(shown[0], "load")
+    tail.put(text.percent(device.utilization, 0).rjust(5))
     if device.temperature_c is not None:
-        tail.append(f"{device.temperature_c:.0f} °C")
+        tail.put(f"{device.temperature_c:.0f}°C".rjust(6), "warning" if device.temperature_c >= HOT_C else "dim")
+    row = Row(f" {device.index} ", "dim")
+    _bar(view, row, used, device.total_bytes, width - row.at - tail.at)
+    rows = [row.right("", width - tail.at).add(tail)]
+    return rows + _problem(view, device, width)
+
+
+def _gpu(view: View, device: Device, history: History, width: int, detail: int) -> list[Row]:
+    head = Row(" ").put(text.clip(_short_name(device.name), width - 22))
+    head.put(f" {device.index}" if device.kind != "mps" else "", "dim").put(f" {device.kind}", "dim")
+    tail = Row()
+    if device.temperature_c is not None:
+        hot = device.temperature_c >= HOT_C
+        tail.put(f"{view.glyphs.warn} " if hot else "", "warning")
+        tail.put(f"{device.temperature_c:.0f} °C", "warning" if hot else "dim")
     if device.power_w is not None:
         limit = f"/{device.power_limit_w:.0f}" if device.power_limit_w and width >= 44 else ""
-        tail.append(f"{device.power_w:.0f}{limit} W")
-    head.right("  ".join(tail), width, "warning" if (device.temperature_c or 0) >= 85 else "dim")
-    rows = [head]
-    if device.problem:
-        rows.append(Row("  ").put(text.clip(f"{view.glyphs.warn} {device.problem}", width - 2), "warning"))
-    if device.kind != "mps" or device.used_bytes is not None:
+        tail.put(f"  {device.power_w:.0f}{limit} W", "dim")
+    head.right("", width - tail.at).add(tail)
+    rows = [head, *_problem(view, device, width)]
+    large = detail == LARGE and device.utilization is not None
+    if large:
+        rows += _two_curves(view, device, history, width)
+    elif _has_total(device):
         rows.append(_meter(view, _("memory"), device.used_bytes, device.total_bytes, width))
     for key, label in MEMORY_NAMES.items():
         if key in device.memory:
             rows.append(_meter(view, _(label), device.memory[key], device.total_bytes, width))
-    if device.utilization is not None:
-        rows.append(_load(view, history.load, device.utilization, width))
-    if roomy or view.ui.zoomed:
-        for process in device.processes[:4]:
-            row = Row("    ").put(f"{process.pid} ", "dim").put(text.clip(process.name or "", width - 24), "dim")
-            rows.append(row.right(text.size(process.used_bytes), width, "dim"))
+    if device.utilization is not None and not large:
+        rows += _load(view, history, device.utilization, width, _CURVE_ROWS[detail], _("use"))
+    for process in processes(device, detail):
+        row = Row(f"{process.pid}".rjust(LABEL - 1), "dim").put(" ")
+        row.put(text.clip(process.name or text.NONE, width - LABEL - 10), "dim")
+        rows.append(row.right(text.size(process.used_bytes), width, "dim"))
     return rows
 
 
-def _cpu(view: View, device: Device, data: Devices, history: History, width: int) -> list[Row]:
-    rows = []
-    if device.utilization is not None:
-        rows.append(_load(view, history.load, device.utilization, width, "cpu"))
-    total = device.total_bytes or data.memory_total_bytes
-    used = device.used_bytes
-    if used is None and data.memory_total_bytes and data.memory_available_bytes is not None:
-        used = data.memory_total_bytes - data.memory_available_bytes
-    if total:
-        rows.append(_meter(view, "ram", used, total, width))
-    return rows
-
-
-def _ram(view: View, data: Devices, width: int) -> list[Row]:
-    if not data.memory_total_bytes or data.memory_available_bytes is None:
+def _problem(view: View, device: Device, width: int) -> list[Row]:
+    if not device.problem:
         return []
-    used = data.memory_total_bytes - data.memory_available_bytes
-    return [_meter(view, "ram", used, data.memory_total_bytes, width)]
+    return [Row("  ").put(text.clip(f"{view.glyphs.warn} {device.problem}", width - 2), "warning")]
+
+
+def _two_curves(view: View, device: Device, history: History, width: int) -> list[Row]:
+    """Memory and utilisation side by side, each with its figure above its curve."""
+    half = (width - 4) // 2
+    right = half + 4
+    part = device.used_bytes / device.total_bytes if device.total_bytes and device.used_bytes is not None else None
+    figures = Row("  ").put(_("memory") + " ", "dim").put(text.share(device.used_bytes, device.total_bytes))
+    if part is not None:
+        figures.put(f"  {text.percent(part, 0)}", "danger" if part >= 0.95 else "dim")
+    figures.to(right).put(_("use") + " ", "dim").put(text.percent(device.utilization, 0))
+    high = _CURVE_ROWS[LARGE]
+    used = areas(list(history.used), half - 2, high, view.glyphs, count=history.count)
+    load = areas(list(history.load), width - right, high, view.glyphs, count=history.count)
+    curves = [Row("  ").put(one, "memory").to(right).put(two, "load") for one, two in zip(used, load, strict=True)]
+    return [figures, *curves]
 
 
 def _meter(view: View, label: str, used: float | None, total: float | None, width: int) -> Row:
-    row = Row(" ").cell(label, 9, "dim").put(" ")
-    figures = text.share(used, total)
-    room = width - row.at - 13
+    row = Row(" ").cell(label, LABEL - 2, "dim").put(" ")
+    _bar(view, row, used, total, width - row.at - FIGURE)
+    return row.right(text.share(used, total), width)
+
+
+def _bar(view: View, row: Row, used: float | None, total: float | None, room: int) -> None:
     if total and used is not None and room >= 4:
         part = used / total
         filled, track = bar(part, room, view.glyphs)
         row.put(filled, "danger" if part >= 0.95 else "memory").put(track, "rule")
-    return row.right(figures, width)
 
 
-def _load(view: View, load: Sequence[float | None], value: float, width: int, label: str = "") -> Row:
-    row = Row(" ").cell(label or _("use"), 9, "dim").put(" ")
-    room = width - row.at - 13
-    if room >= 4:
-        row.put(area(list(load), room, view.glyphs), "load")
-    return row.right(text.percent(value, 0), width)
+def _load(view: View, history: History, value: float, width: int, height: int, label: str) -> list[Row]:
+    room = width - LABEL - FIGURE
+    figure = text.percent(value, 0)
+    if room < 4:
+        return [Row(" ").put(label, "dim").right(figure, width)]
+    curves = areas(list(history.load), room, height, view.glyphs, count=history.count)
+    rows = [Row(" ").put(" " * (LABEL - 1)).put(line, "load") for line in curves]
+    rows[-1] = Row(" ").cell(label, LABEL - 2, "dim").put(" ").put(curves[-1], "load").right(figure, width)
+    return rows
 
 
 def _short_name(name: str) -> str:

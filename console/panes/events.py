@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from console import text
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
 from engine.protocol import Event
 
-ROLES = {
-    "promoted": "good", "deployed": "tobe", "rolled_back": "warning", "refused": "danger", "rejected": "danger",
-    "alert": "danger", "compared": "accent", "trained": "accuracy", "held": "warning", "undeployed": "warning",
+# a kind's role and the sign before it, by its name in `Glyphs`
+KINDS = {
+    "promoted": ("good", "up"), "deployed": ("tobe", "arrow"), "rolled_back": ("warning", "down"),
+    "refused": ("danger", "bad"), "rejected": ("danger", "bad"), "alert": ("danger", "warn"),
+    "compared": ("accent", "doing"), "trained": ("accuracy", "done"), "held": ("warning", "mark"),
+    "unheld": ("dim", "mark"), "undeployed": ("warning", "down"), "failed": ("danger", "bad"),
 }  # fmt: skip
 
+TABLE = 64  # cells from which on kind, subject and person stand in columns
 TARGETS = {"deployed": "TO-BE", "promoted": "AS-IS", "rolled_back": "AS-IS"}
 
 
@@ -34,7 +40,8 @@ def title(view: View) -> Row:
     row = Row(_("Events"), "title")
     found = view.store.events
     if found:
-        row.put(f" {text.number(found.total)}", "dim")
+        shown = f"{len(items(view))}/" if view.ui.filters.get("events") else ""
+        row.put(f" {shown}{text.number(found.total)}", "dim")
     if wanted := view.ui.filters.get("events"):
         row.put(f" /{wanted}", "accent")
     fresh = view.fresh("events")
@@ -57,12 +64,12 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     ]
 
 
-def describe(event: Event) -> str:
+def describe(event: Event, arrow: str = "→") -> str:
     """What happened, without the kind: its subject and the detail that says most."""
     detail = event.detail
     words = [_subject(event)]
     if event.kind in TARGETS:
-        words.append(f"→ {TARGETS[event.kind]}")
+        words.append(f"{arrow} {TARGETS[event.kind]}")
     if event.kind == "compared":
         verdict = str(detail.get("verdict"))
         words.append({"tobe": _("TO-BE wins"), "asis": _("AS-IS wins")}.get(verdict, _("undecided")))
@@ -97,9 +104,14 @@ def _line(view: View, event: Event, width: int, cursor: bool) -> Row:
     then = text.moment(event.at)
     old = then is not None and view.now - then >= 86400
     stamp = event.at[5:10] if old else text.clock(event.at)
-    row.put(stamp + " ", "dim")
-    row.put(_(event.kind.replace("_", " ")) + " ", ROLES.get(event.kind, ""))
-    row.put(describe(event))
-    if event.actor and width - row.at >= len(event.actor) + 4:
-        row.put(f" {event.actor.split('@')[0]}", "dim")
-    return row.cut(width)
+    role, sign = KINDS.get(event.kind, ("", "dot"))
+    row.put(stamp + " ", "dim").put(getattr(view.glyphs, sign) + " ", role)
+    kind, actor = _(event.kind.replace("_", " ")), event.actor.split("@")[0]
+    if width < TABLE:
+        row.put(kind + " ", role).put(describe(event, view.glyphs.arrow))
+        return row.put(f"  {actor}", "dim").cut(width) if row.at + len(actor) + 2 <= width else row.cut(width)
+    row.cell(kind, 12, role).put(" ")
+    host = event.actor.partition("@")[2] or event.host
+    tail = f"  {actor}" + (f" {_('on')} {host}" if width >= 2 * TABLE and host else "")
+    row.put(text.clip(describe(event, view.glyphs.arrow), width - row.at - max(14, cell_len(tail))))
+    return row.to(max(row.at, width - max(14, cell_len(tail)))).put(tail, "dim").cut(width)

@@ -20,17 +20,18 @@ TITLES = {
     "compare": compare.title,
     "events": events.title,
     "log": log.title,
+    "slots": slots.pane_title,
 }
 
 
 def draw(view: View, plan: Plan) -> list[Row]:
     """Every row of the screen with its border characters and the titles in them."""
     borders = lines(plan, view.glyphs)
-    titles: dict[int, list[tuple[int, int, Row]]] = {}
+    titles: dict[int, list[tuple[int, int, Row, str]]] = {}
     for name, box in plan.boxes.items():
         room = box.x1 - box.x0 - 3
         row = tabs(view, room) if plan.mode != "full" else _title(view, name)
-        titles.setdefault(box.y0, []).append((max(0, box.x0 + 1), room, row.cut(room)))
+        titles.setdefault(box.y0, []).append((max(0, box.x0 + 1), room, row.cut(room), name))
     rows = []
     for y in range(plan.height):
         border = borders.get(y)
@@ -38,15 +39,18 @@ def draw(view: View, plan: Plan) -> list[Row]:
             rows.append(Row())
             continue
         row = Row()
-        for x, _room, title in sorted(titles.get(y, []), key=lambda one: one[0]):
+        for x, room, title, name in sorted(titles.get(y, []), key=lambda one: one[0]):
             row.put("".join(border[row.at : x]), "rule").put(" ").add(title).put(" ")
+            if plan.mode == "full" and name == view.ui.focus:
+                row.put("".join(border[row.at : x + room + 2]), "accent")
         rows.append(row.put("".join(border[row.at :]), "rule"))
     return rows
 
 
 def _title(view: View, name: str) -> Row:
     if name in slots.TITLES:
-        return slots.title(view, name)
+        chosen = Row(f"{view.glyphs.cursor} ", "accent") if view.ui.focus == "slots" else Row()
+        return chosen.add(slots.title(view, name))
     focused = view.ui.focus == name
     row = Row(view.glyphs.cursor if focused else str(PANES.index(name) + 1), "accent" if focused else "dim")
     title = TITLES[name](view)
@@ -56,14 +60,16 @@ def _title(view: View, name: str) -> Row:
 
 
 def tabs(view: View, width: int) -> Row:
-    """All panes' names, the one that is shown with its whole title."""
-    row = Row()
+    """All panes' names, the one that is shown with its whole title; the others by their numbers where it is narrow."""
     full = _title(view, view.ui.focus)
-    names = [name for name in PANES if name != view.ui.focus]
-    brief = sum(len(_(name)) + 5 for name in names) + full.at > width
+    names = [f"{index} {_(name)}" for index, name in enumerate(PANES, 1) if name != view.ui.focus]
+    named = sum(cell_len(name) for name in names) + full.at
+    between = f" {view.glyphs.horizontal} " if named + 3 * len(names) <= width else " "
+    brief = named + len(names) > width
+    row = Row()
     for index, name in enumerate(PANES, 1):
         if row.at:
-            row.put(f" {view.glyphs.horizontal} ", "rule")
+            row.put(f" {view.glyphs.horizontal} " if brief else between, "rule")
         if name == view.ui.focus:
             row.add(full)
         else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from console import text
+from console.panes import slot_detail
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
@@ -21,6 +24,33 @@ def is_new(view: View, name: str) -> bool:
     """TO-BE holds a release that AS-IS does not."""
     slots = view.store.slots
     return bool(name == "tobe" and slots and slots.tobe.release and slots.tobe.release != slots.asis.release)
+
+
+def pane_title(view: View) -> Row:
+    """The title of the pane that shows both slots with all that is known of them."""
+    row = Row(_("Slots"), "title")
+    fresh = view.fresh("slots")
+    return row.put(" ").put(*view.state(fresh)) if fresh.state != "live" else row
+
+
+def draw_both(view: View, width: int, height: int) -> list[Row]:
+    """Both slots side by side (below each other where it is narrow), then the backups; scrolled by the cursor."""
+    across = width >= 68
+    half = (width - 3) // 2 if across else width
+    sides = [
+        [title(view, name), *slot_detail.facts(view, name, slot_of(view, name), half, tall=height >= 24)]
+        for name in TITLES
+    ]
+    if across:
+        longest = max(len(side) for side in sides)
+        left, right = ([*side, *([Row()] * (longest - len(side)))] for side in sides)
+        rows = [Row().add(one).to(half + 3).add(two) for one, two in zip(left, right, strict=True)]
+    else:
+        rows = [*sides[0], Row(), *sides[1]]
+    rows += slot_detail.backups(view, width)
+    place = view.ui.place("slots")
+    place.cursor = place.top = max(0, min(place.cursor, len(rows) - height))
+    return rows[place.top : place.top + height]
 
 
 def title(view: View, name: str) -> Row:
@@ -46,36 +76,49 @@ def draw(view: View, name: str, width: int, height: int) -> list[Row]:
     if slot.release is None:
         return [_empty(slot, name)]
     head = Row(text.short(slot.release), f"bold {name}")
-    head.put("  ").put(_origin(slot))
-    health = view.store.health
-    if name == "tobe" and health and health.held:
-        head.right(_("HELD"), width, "bold warning")
-    elif is_new(view, name):
-        head.right(_("NEW"), width, f"bold {name}")
+    said = tag(view, name)
+    head.put("  ").put(text.clip(origin(slot), width - head.at - 2 - (cell_len(said[0]) + 1 if said else 0)))
+    if said:
+        head.right(said[0], width, f"bold {said[1]}")
     accuracy = Row(_("accuracy") + " ", "dim")
     if slot.checked_accuracy is not None:
         accuracy.put(text.percent(slot.checked_accuracy)).put(" " + _("checked"), "dim")
-    if slot.accuracy is not None:
+    if slot.accuracy is not None and (slot.checked_accuracy is None or width >= 36):
         accuracy.put("  " if slot.checked_accuracy is not None else "")
         accuracy.put(text.percent(slot.accuracy)).put(" " + _("claimed"), "dim")
     if slot.state != "live" and slot.problem:
         return [head, accuracy, *(Row(line, "danger") for line in text.wrap(slot.problem, width))][:height]
     third = Row(f"{text.rate(slot.requests_per_s)}").put(" req/s", "dim")
-    third.put("   p50 ", "dim").put(text.milliseconds(slot.p50_ms))
+    if width >= 33:
+        third.put("   p50 ", "dim").put(text.milliseconds(slot.p50_ms))
     third.put("   p99 ", "dim").put(text.milliseconds(slot.p99_ms))
     since = Row(_("since") + " ", "dim").put(_age(view, slot))
-    if slot.requests is not None:
+    if slot.requests is not None and width >= 33:
         since.put("  ").put(text.count(slot.requests)).put(" req", "dim")
     errors = slot.errors or 0
     if slot.errors is not None:
         since.put("  ").put(text.count(errors), "danger" if errors else "").put(" " + _("errors"), "dim")
     rows = [head, accuracy, third, since]
     if height > 4:
-        more = Row((slot.architecture or "") + " ", "dim").put(slot.precision or "", "dim")
+        more = Row(" ".join(word for word in (slot.architecture, slot.precision) if word), "dim")
         rows.append(
             more.put(f"   {text.number(slot.swaps)} " + _("swaps"), "dim") if slot.swaps is not None else more
         )
-    return rows[:height]
+    trials = slot_detail.trials(view, name, width)
+    if (room := height - len(rows) - len(trials)) > 0 and len(trials) < 3:
+        rows += slot_detail.traffic(view, name, width, min(2, room))
+    return [row.cut(width) for row in [*rows, *trials][:height]]
+
+
+def tag(view: View, name: str) -> tuple[str, str] | None:
+    """What is special about the slot's release in a word, with its role: watched, held or new."""
+    slots, health = view.store.slots, view.store.health
+    bake = slots.bake if slots and name == "asis" else None
+    if bake and bake.state != "passed":
+        return slot_detail.bake_word(view, bake)
+    if name == "tobe" and health and health.held:
+        return _("HELD"), "warning"
+    return (_("NEW"), name) if is_new(view, name) else None
 
 
 def _age(view: View, slot: Slot) -> str:
@@ -83,13 +126,10 @@ def _age(view: View, slot: Slot) -> str:
     return text.NONE if then is None else text.duration(view.now - then) if view.now - then >= 60 else _("now")
 
 
-def _origin(slot: Slot) -> str:
-    parts = []
-    if slot.cycle is not None:
-        parts.append(f"{_('cycle')} {slot.cycle}")
-    if slot.epoch is not None:
-        parts.append(f"{_('epoch')} {slot.epoch}")
-    return " · ".join(parts)
+def origin(slot: Slot) -> str:
+    """`cycle 7 · epoch 48`."""
+    facts = ((_("cycle"), slot.cycle), (_("epoch"), slot.epoch))
+    return " · ".join(f"{word} {value}" for word, value in facts if value is not None)
 
 
 def _empty(slot: Slot, name: str) -> Row:
@@ -114,6 +154,9 @@ def _short(view: View, name: str, slot: Slot | None, width: int, height: int) ->
     else:
         first.put("  ")
     first.put(text.short(slot.release), f"bold {name}")
+    said = tag(view, name)
+    if said and said[1] in ("warning", "danger"):
+        first.put(f" {said[0]}", f"bold {said[1]}")
     accuracy = slot.checked_accuracy if slot.checked_accuracy is not None else slot.accuracy
     facts = Row()
     facts.put(f"{_('cycle')} {text.number(slot.cycle)}  ")

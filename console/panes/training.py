@@ -1,22 +1,60 @@
-"""Training: how far, how fast, how long still, and the two curves that matter."""
+"""Training: how far, how fast, how long still, the two curves that matter, and the runs before it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from console import text
 from console.view import View
 from console.widgets.charts import bar, curve
 from console.widgets.rows import Row
 from console.words import _
-from engine.protocol import RunProgress
+from engine.protocol import Best, Run, RunProgress
 
 STATUS = {"running": "good", "completed": "good", "interrupted": "warning", "failed": "danger", "lost": "danger"}
+LIST_FROM = 15  # rows of the pane from which on the runs are listed below the curves
 
 
-def shown(view: View) -> tuple[str, RunProgress] | None:
-    """The run the pane shows: the one the cursor chose, else the first that is under way."""
-    rows = view.store.progress()
+@dataclass(frozen=True)
+class Entry:
+    """One run: what the list of its host says of it, and its curves where they were ever seen."""
+
+    host: str
+    name: str
+    run: Run | None
+    progress: RunProgress | None
+
+    @property
+    def status(self) -> str:
+        """The list's word, which is the later one; `running` without a list."""
+        return self.run.status if self.run else self.progress.status if self.progress else ""
+
+    @property
+    def best(self) -> Best | None:
+        return (self.progress.best if self.progress else None) or (self.run.best if self.run else None)
+
+    @property
+    def device(self) -> str | None:
+        return (self.progress.device if self.progress else None) or (self.run.device if self.run else None)
+
+
+def items(view: View) -> list[Entry]:
+    """Every run that is known, filtered: those under way first, then the newest first."""
+    store = view.store
+    listed = store.runs.runs if store.runs else []
+    home = store.home or ""
+    names = {(home, run.run) for run in listed}
+    rows = [Entry(host, one.run, None, one) for host, one in store.progress() if (host, one.run) not in names]
+    rows += [Entry(home, run.run, run, store.curves.get((home, run.run))) for run in listed]
+    rows.sort(key=lambda one: one.status != "running")
+    wanted = view.ui.filters.get("training", "").lower()
+    return [one for one in rows if wanted in _searched(one)] if wanted else rows
+
+
+def selected(view: View) -> Entry | None:
+    """The run that the cursor chose, else the first."""
+    rows = items(view)
     if not rows:
         return None
     place = view.ui.place("training")
@@ -24,22 +62,41 @@ def shown(view: View) -> tuple[str, RunProgress] | None:
     return rows[place.cursor]
 
 
+def shown(view: View) -> tuple[str, Run | RunProgress] | None:
+    """(host, what is known best) of the selected run."""
+    one = selected(view)
+    known = (one.progress or one.run) if one else None
+    return (one.host, known) if one and known else None
+
+
 def title(view: View) -> Row:
     row = Row(_("Training"), "title")
     fresh = view.fresh("progress")
-    found = shown(view)
-    if found:
-        host, run = found
-        row.put(f" {run.run}", "dim").put(f" {view.glyphs.dot} ", "rule")
-        row.put(_(run.status), STATUS.get(run.status, "warning"))
-        if host != view.store.home:
-            row.put(f" {_('on')} {host}", "dim")
-        more = len(view.store.progress())
-        if more > 1:
-            row.put(f"  {view.ui.place('training').cursor + 1}/{more}", "dim")
+    one = selected(view)
+    if one:
+        row.put(f" {one.name} ", "dim").put(*_state(view, one))
+        if one.host != view.store.home:
+            row.put(f" {_('on')} {one.host}", "dim")
+        total = view.store.runs.total if view.store.runs else 0
+        if max(total, len(items(view))) > 1:
+            row.put(f"  {view.ui.place('training').cursor + 1}/{text.number(max(total, len(items(view))))}", "dim")
+    if wanted := view.ui.filters.get("training"):
+        row.put(f" /{wanted}", "accent")
     if fresh.state != "live":
         row.put(" ").put(*view.state(fresh))
     return row
+
+
+def _searched(one: Entry) -> str:
+    model = (one.run.model if one.run else None) or ""
+    return f"{one.name} {one.status} {one.host} {one.device or ''} {model}".lower()
+
+
+def _state(view: View, one: Entry) -> tuple[str, str]:
+    """`◐ running`: a sign and a word, with their role."""
+    glyphs = view.glyphs
+    signs = {"running": glyphs.doing, "completed": glyphs.done, "interrupted": glyphs.todo}
+    return f"{signs.get(one.status, glyphs.bad)} {_(one.status)}", STATUS.get(one.status, "warning")
 
 
 def fraction(run: RunProgress) -> float | None:
@@ -55,10 +112,26 @@ def fraction(run: RunProgress) -> float | None:
 
 
 def draw(view: View, width: int, height: int) -> list[Row]:
-    found = shown(view)
-    if found is None:
-        return _without_progress(view, width)
-    _host, run = found
+    rows = items(view)
+    one = selected(view)
+    if one is None:
+        if view.ui.filters.get("training"):
+            return [Row(_("nothing matches the filter"), "dim")]
+        waiting = view.store.runs is None
+        return [Row(_("no figures yet") if waiting else _("no training yet: `t` starts one"), "dim")]
+    listed = min(len(rows) + 1, max(4, height - 18)) if height >= LIST_FROM and len(rows) > 1 else 0
+    above = min(height - listed, 18) if listed else height
+    if one.progress:
+        found = _progress(view, one.progress, width, above)
+    else:
+        found = _facts_of_run(view, one, width)[:above]
+    if not listed:
+        return found
+    found += [Row()] * (above - len(found))
+    return [*found, *_list(view, rows, width, listed)]
+
+
+def _progress(view: View, run: RunProgress, width: int, height: int) -> list[Row]:
     rows = [_head(view, run, width)]
     if height >= 7:
         rows += _charts(view, run, width, height - 2)
@@ -67,14 +140,77 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     return [*rows, _facts(run, width)][:height]
 
 
-def _without_progress(view: View, width: int) -> list[Row]:
-    runs = view.store.runs
-    last = runs.runs[0] if runs and runs.runs else None
-    if last is None:
-        waiting = runs is None
-        return [Row(_("no figures yet") if waiting else _("no training yet: `t` starts one"), "dim")]
-    head = Row(_("run") + " ", "dim").put(last.run).put(f" {_(last.status)}", STATUS.get(last.status, ""))
-    return [head, *(Row(line, "danger") for line in text.wrap(last.problem or "", width))]
+def _facts_of_run(view: View, one: Entry, width: int) -> list[Row]:
+    """A run whose curves never came: what the list of runs says of it."""
+    run = one.run
+    if run is None:
+        return [Row(_("no figures yet"), "dim")]
+    rows = [Row(line, "danger") for line in text.wrap(run.problem or "", width)]
+    best = text.percent(run.best.accuracy) if run.best and run.best.accuracy is not None else ""
+    facts = (
+        (_("best"), best + (f" @ {run.best.epoch}" if best and run.best and run.best.epoch is not None else "")),
+        (_("model"), " ".join(word for word in (run.model, run.precision) if word)),
+        (_("device"), run.device or ""),
+        (_("epochs"), text.number(run.epochs) if run.epochs else ""),
+        (_("took"), text.duration(run.seconds_s) if run.seconds_s else ""),
+        (_("rate"), f"{text.rate(run.samples_per_s)} img/s" if run.samples_per_s else ""),
+        (_("memory"), text.size(run.peak_memory_bytes) if run.peak_memory_bytes else ""),
+        (_("ended"), text.ago(view.now, run.finished_at) if run.finished_at else ""),
+        (_("saved"), run.checkpoint or ""),
+    )
+    half = (width - 3) // 2 if width >= 70 else width
+    cells = [
+        Row().cell(label, 9, "dim").put(" ").put(text.clip_left(value, half - 10))
+        for label, value in facts
+        if value
+    ]
+    if half == width:
+        return [*rows, *cells]
+    lines = (len(cells) + 1) // 2
+    for index in range(lines):
+        row = Row().add(cells[index]).to(half + 3)
+        rows.append(row.add(cells[lines + index]) if lines + index < len(cells) else row)
+    return rows
+
+
+def _list(view: View, rows: list[Entry], width: int, height: int) -> list[Row]:
+    place = view.ui.place("training")
+    place.fit(len(rows), height - 1)
+    wide = width >= 64
+    model = width - 64 if width >= 74 else 0
+    head = Row("  ").cell(_("run"), 8, "dim").cell(_("state"), 14, "dim")
+    if wide:
+        head.cell(_("device"), 7, "dim").cell(_("model"), model, "dim")
+    head.cell(_("epochs"), 8, "dim", right=True).cell(_("best"), 9, "dim", right=True)
+    if wide:
+        head.cell("@", 5, "dim", right=True)
+    lines = [head.cell(_("when"), 12, "dim", right=True).cut(width)]
+    focused = view.ui.focus == "training"
+    for index in range(place.top, min(len(rows), place.top + height - 1)):
+        one = rows[index]
+        cursor = index == place.cursor
+        row = Row(ground="selection" if cursor and focused else "background")
+        row.put((view.glyphs.cursor if cursor else " ") + " ", "accent").cell(one.name, 7).put(" ")
+        row.cell(_state(view, one)[0], 13, _state(view, one)[1]).put(" ")
+        if wide:
+            name = (one.run.model if one.run else None) or text.NONE
+            row.cell(one.device or text.NONE, 7, "dim").cell(name, max(0, model - 1), "dim")
+            row.put(" " if model else "")
+        epoch = f"{one.progress.epoch}/" if one.progress and one.progress.epoch is not None else ""
+        epochs = (one.progress.epochs if one.progress else None) or (one.run.epochs if one.run else None)
+        row.cell(f"{epoch}{text.number(epochs)}", 8, right=True)
+        row.cell(text.percent(one.best.accuracy if one.best else None), 9, right=True)
+        if wide:
+            row.cell(text.number(one.best.epoch if one.best else None), 5, "dim", right=True)
+        lines.append(row.cell(_when(view, one), 12, "dim", right=True).cut(width))
+    return lines
+
+
+def _when(view: View, one: Entry) -> str:
+    if one.status == "running" and one.progress and one.progress.eta_s is not None:
+        return f"{text.duration(one.progress.eta_s)} {_('left')}"
+    then = (one.run.finished_at or one.run.started_at) if one.run else None
+    return text.ago(view.now, then or (one.progress.updated_at if one.progress else None))
 
 
 def _head(view: View, run: RunProgress, width: int) -> Row:
