@@ -1,56 +1,79 @@
-"""The slot's HTTP application: predictions as plain ASGI, everything else by a router."""
+"""A slot's HTTP application: predictions by the short way (engine.serving.exchange), the rest by a router."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote_plus
 
 from engine.serving import frames
-from engine.serving.bodies import BodyReader, header, multipart_file
-from engine.serving.link import WorkerGone
+from engine.serving.answers import Answers
+from engine.serving.bodies import Bodies, header, multipart_file
+from engine.serving.exchange import Exchange
+from engine.serving.link import Answer, WorkerGone
 from engine.serving.metrics import Metrics
-from engine.serving.replies import JSON, ClientGone, HttpError, Receive, Scope, Send, reply, reply_error
+from engine.serving.replies import RETRY, ClientGone, HttpError, Receive, Scope, Send, reply_error
 from engine.serving.routes import MODEL, build_router
 from engine.serving.slot import Slot, Unavailable
 
 log = logging.getLogger("understudy.serving")
 
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-_INFER_LABEL = "/v2/models/{name}/infer"
+_PREDICT_LABEL, _INFER_LABEL = "/predict", "/v2/models/{name}/infer"
 _DEFAULT_TOP_K, _MOST_TOP_K = 5, 1_000_000
 _NEVER_LONG = 32  # so few waiting requests are no overload, however slow the net
 _PACE_WEIGHT = 0.05
-_RETRY = ((b"retry-after", b"1"),)
+
+AfterAnswer = Callable[[bytes, Answer], None]
+
+
+class Plan(NamedTuple):
+    """What a worker will be asked: the frame's kind and argument, and the metrics' name of the endpoint."""
+
+    kind: int
+    argument: int
+    label: str
 
 
 class App:
-    """ASGI application of one slot.
+    """One slot's endpoints.
 
     Args:
         queue: the most requests asked and not yet answered; above that 503 with Retry-After.
         max_wait_s: the same already where a new request would wait longer than this at the present pace.
         max_body_bytes: the largest body.
+
+    Attributes:
+        after_answer: called with the image and the answer after each good one to `/predict` was written to
+            its client; it must not block, and what it raises is logged.
     """
 
     def __init__(self, slot: Slot, queue: int, max_wait_s: float, max_body_bytes: int) -> None:
         self.slot = slot
         self.metrics = Metrics(slot.name, lambda: self.waiting)
+        self.answers = Answers()
+        self.bodies = Bodies(max_body_bytes)
+        self.after_answer: AfterAnswer | None = None
         self.waiting = 0
         self._queue, self._max_wait_s = queue, max_wait_s
         self._pace_s = self._last_answer = 0.0
-        self._bodies = BodyReader(max_body_bytes)
         self._router = build_router(slot, self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI, for everything but predictions."""
         path: str = scope["path"]
         try:
-            if path == "/predict":
-                await self._guard("/predict", scope, receive, send, self._predict)
-            elif path.startswith("/v2/models/") and path.endswith("/infer"):
-                await self._guard(_INFER_LABEL, scope, receive, send, self._infer)
+            if self.predicts(path):
+                label = _PREDICT_LABEL if path == "/predict" else _INFER_LABEL
+                self.metrics.answered(label, 405, None)
+                message = f"{scope['method']} is not for {path}"
+                await reply_error(
+                    send, path, HttpError(405, "wrong_method", message, "use POST", [(b"allow", b"POST")])
+                )
             else:
                 await self._router(scope, receive, send)
         except ClientGone:
@@ -59,101 +82,120 @@ class App:
             log.exception("%s %s failed", scope["method"], path)
             await reply_error(send, path, HttpError(500, "defect", "the server failed", "see its log"))
 
-    async def _guard(self, endpoint: str, scope: Scope, receive: Receive, send: Send, handle: Any) -> None:
-        """Count the request, and answer what it is refused with."""
-        try:
-            if scope["method"] != "POST":
-                raise HttpError(
-                    405, "wrong_method", f"{scope['method']} is not for {scope['path']}", "use POST", [(b"allow", b"POST")]
-                )  # fmt: skip
-            await handle(scope, receive, send)
-        except HttpError as error:
-            self.metrics.answered(endpoint, error.status, None)
-            await reply_error(send, scope["path"], error)
-        except Unavailable as why:
-            self.metrics.answered(endpoint, 503, None)
-            headers = () if why.kind == "empty" else _RETRY
-            await reply_error(send, scope["path"], HttpError(503, why.kind, why.message, why.hint, headers))
+    def predicts(self, path: str) -> bool:
+        """Whether a POST there is for a prediction."""
+        return path == "/predict" or (path.startswith("/v2/models/") and path.endswith("/infer"))
 
-    async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        top_k = _top_k(scope["query_string"]) if scope["query_string"] else _DEFAULT_TOP_K
-        body = await self._receive(scope, receive)
-        try:
-            content = body
-            kind = header(scope, b"content-type")
+    def admit(self, exchange: Exchange) -> Plan:
+        """What to do with a request, known before its body is read.
+
+        Raises:
+            HttpError, Unavailable: it is refused.
+        """
+        if exchange.path == "/predict":
+            exchange.label = _PREDICT_LABEL
+            top_k = _top_k(exchange.query) if exchange.query else _DEFAULT_TOP_K
+            plan = Plan(frames.PREDICT, top_k, _PREDICT_LABEL)
+        else:
+            exchange.label = _INFER_LABEL
+            self._refuse_unknown_model(exchange.path)
+            length = _header_length(header(exchange.headers, b"inference-header-content-length"))
+            plan = Plan(frames.INFER, length, _INFER_LABEL)
+        self.slot.refuse_if_unavailable()
+        self._refuse_if_full()
+        self.bodies.refuse_announced(exchange.headers)
+        return plan
+
+    def ask(self, exchange: Exchange, plan: Plan, body: bytes) -> None:
+        """Have the model answer; the exchange gets the answer when it is there.
+
+        Raises:
+            HttpError, Unavailable: it is refused now that the body is known.
+        """
+        content = body
+        if plan.kind == frames.PREDICT:
+            kind = header(exchange.headers, b"content-type")
             if kind[:10].lower() == b"multipart/":
                 content = multipart_file(kind, body)
-            if not content:
-                raise HttpError(400, "empty", "the body is empty", "send the image as the body")
-            started = perf_counter()
-            answer = await self._ask(frames.PREDICT, top_k, content)
-        finally:
-            self._bodies.release(len(body))
-        seconds = perf_counter() - started
-        self.metrics.answered("/predict", answer.status, seconds)
-        if answer.status == 200:
-            self.metrics.batch.observe(1)
-            await reply(send, 200, b'%b,"latency_ms":%.3f}' % (answer.body, seconds * 1000))
-        else:
-            await reply(send, answer.status, answer.body)
+        if not content:
+            what = "image" if plan.kind == frames.PREDICT else "request"
+            raise HttpError(400, "empty", "the body is empty", f"send the {what} as the body")
+        self._refuse_if_full()
+        self.waiting += 1
+        self.slot.submit(
+            plan.kind, plan.argument, content, partial(self._answered, exchange, plan, content, perf_counter())
+        )
 
-    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = _INFER.fullmatch(scope["path"])
-        if found is None or found[1] != MODEL:
-            raise HttpError(
-                404, "unknown_model", f"there is no model at {scope['path']}", f"the model is '{MODEL}'"
+    def refused(self, exchange: Exchange, status: int) -> None:
+        self.metrics.answered(exchange.label, status, None)
+
+    def _answered(
+        self, exchange: Exchange, plan: Plan, content: bytes, begun: float, answer: Answer | Exception
+    ) -> None:
+        moment = perf_counter()
+        if self.waiting > 1:  # with others waiting, the time between two answers is the pace
+            self._pace_s += _PACE_WEIGHT * (moment - max(self._last_answer, begun) - self._pace_s)
+        self._last_answer = moment
+        self.waiting -= 1
+        try:
+            if isinstance(answer, Answer):
+                self._pass_on(exchange, plan, answer, moment - begun)
+            else:
+                self._fail(exchange, answer, moment - begun)
+        except Exception:
+            log.exception("an answer to %s was lost", exchange.path)
+            exchange.transport.close()
+        if self.after_answer is not None and isinstance(answer, Answer) and _is_good_prediction(plan, answer):
+            try:
+                self.after_answer(content, answer)
+            except Exception:
+                log.exception("what follows an answer failed")
+
+    def _pass_on(self, exchange: Exchange, plan: Plan, answer: Answer, seconds: float) -> None:
+        status = answer.status
+        self.metrics.answered(plan.label, status, seconds)
+        self.answers.count(answer.release, status, seconds, answer.top, answer.confidence)
+        if answer.rows and status == 200:
+            self.metrics.batch.observe(answer.rows)
+        if plan.kind == frames.PREDICT and status == 200:
+            exchange.answer(200, b'%b,"latency_ms":%.3f}' % (answer.body, seconds * 1000))
+        elif answer.head:
+            extra = ((b"inference-header-content-length", b"%d" % answer.head),)
+            exchange.answer(status, answer.body, b"application/octet-stream", extra)
+        else:
+            exchange.answer(status, answer.body, headers=RETRY if status == 503 else ())
+
+    def _fail(self, exchange: Exchange, why: Exception, seconds: float) -> None:
+        if isinstance(why, Unavailable):
+            exchange.refuse(why)
+            return
+        if not isinstance(why, WorkerGone):
+            log.error("asking a worker failed", exc_info=why)
+        if self.slot.shown is not None:
+            self.answers.count(self.slot.shown.card["release"], 500, seconds)
+        exchange.refuse(
+            HttpError(
+                500, "worker_died", "the model's process died twice over this request", "see the server's log"
             )
+        )
+
+    def _refuse_unknown_model(self, path: str) -> None:
+        found = _INFER.fullmatch(path)
+        if found is None or found[1] != MODEL:
+            raise HttpError(404, "unknown_model", f"there is no model at {path}", f"the model is '{MODEL}'")
         if found[2] is not None and (self.slot.active is None or found[2] != self.slot.active.card["release"]):
             raise HttpError(
                 404, "unknown_version", f"version '{found[2]}' is not served", "a version is a release id"
             )
-        length = _header_length(header(scope, b"inference-header-content-length"))
-        body = await self._receive(scope, receive)
-        try:
-            if not body:
-                raise HttpError(400, "empty", "the body is empty", "send an infer request")
-            started = perf_counter()
-            answer = await self._ask(frames.INFER, length, body)
-        finally:
-            self._bodies.release(len(body))
-        self.metrics.answered(_INFER_LABEL, answer.status, perf_counter() - started)
-        if answer.rows:
-            self.metrics.batch.observe(answer.rows)
-        if answer.head:
-            extra = [(b"inference-header-content-length", b"%d" % answer.head)]
-            await reply(send, answer.status, answer.body, b"application/octet-stream", extra)
-        else:
-            await reply(send, answer.status, answer.body, JSON)
-
-    async def _receive(self, scope: Scope, receive: Receive) -> bytes:
-        """The body, unless the request can be refused without it."""
-        self.slot.refuse_if_unavailable()
-        self._refuse_if_full()
-        self._bodies.refuse_announced(scope)
-        return await self._bodies.read(receive)
 
     def _refuse_if_full(self) -> None:
         long = self.waiting >= _NEVER_LONG and self.waiting * self._pace_s > self._max_wait_s
         if long or self.waiting >= self._queue:
-            raise HttpError(503, "full", "too many requests are waiting", "try again in a second", _RETRY)
+            raise HttpError(503, "full", "too many requests are waiting", "try again in a second", RETRY)
 
-    async def _ask(self, kind: int, argument: int, body: bytes) -> Any:
-        self._refuse_if_full()
-        self.waiting += 1
-        begun = perf_counter()
-        try:
-            answer = await self.slot.ask(kind, argument, body)
-            moment = perf_counter()
-            if self.waiting > 1:  # with others waiting, the time between two answers is the pace
-                self._pace_s += _PACE_WEIGHT * (moment - max(self._last_answer, begun) - self._pace_s)
-            self._last_answer = moment
-            return answer
-        except WorkerGone:
-            raise HttpError(
-                500, "worker_died", "the model's process died twice over this request", "see the server's log"
-            ) from None
-        finally:
-            self.waiting -= 1
+
+def _is_good_prediction(plan: Plan, answer: Answer) -> bool:
+    return plan.kind == frames.PREDICT and answer.status == 200
 
 
 def _top_k(query: bytes) -> int:

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from engine.serving.replies import ClientGone, HttpError, Receive, Scope
+from engine.serving.replies import RETRY, ClientGone, HttpError, Receive
 
 _BUDGET_BODIES = 4
 _LEAST_BUDGET_BYTES = 64 * 1024 * 1024
 
 
-class BodyReader:
-    """Reads whole bodies of at most `limit` bytes, and never holds more than a few such bodies in all."""
+class Bodies:
+    """Bodies of at most `limit` bytes each, and never more than a few such bodies held in all."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._budget = max(_LEAST_BUDGET_BYTES, _BUDGET_BODIES * limit)
         self._held = 0
 
-    def refuse_announced(self, scope: Scope) -> None:
+    def refuse_announced(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raise HttpError 413 when Content-Length says too much, 415 for an encoded body."""
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == b"content-length":
-                length = int(value) if value.isdigit() else 0
-                if length > self._limit:
-                    raise self._too_large(close=bool(header(scope, b"expect")))
+                if value.isdigit() and int(value) > self._limit:
+                    raise self._too_large(close=bool(header(headers, b"expect")))
             elif name == b"content-encoding" and value.lower() != b"identity":
                 raise HttpError(
                     415, "encoded_body", f"a body in {value.decode('latin-1')} is not taken", "send it as it is"
                 )
 
-    async def read(self, receive: Receive) -> bytes:
-        """The body; the caller gives its length back with `release` when it is done with it.
+    def hold(self, count: int, size: int) -> None:
+        """Take in `count` bytes more of a body that has then `size`; `release` gives them back.
 
         Raises:
-            HttpError: 413 more than the limit, 503 too many large bodies at once.
+            HttpError: 413 more than the limit, 503 too many large bodies at once; the bytes count as held.
+        """
+        self._held += count
+        if size > self._limit:
+            raise self._too_large()
+        if self._held > self._budget:
+            raise HttpError(503, "busy", "too many large bodies at once", "try again", RETRY)
+
+    def release(self, count: int) -> None:
+        self._held -= count
+
+    async def read(self, receive: Receive) -> bytes:
+        """The whole body of an ASGI request, held until `release`.
+
+        Raises:
+            HttpError: as `hold`.
             ClientGone: the connection ended first.
         """
         parts: list[bytes] = []
@@ -44,24 +59,14 @@ class BodyReader:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                part = message.get("body", b"")
-                size += len(part)
-                self._held += len(part)
-                if size > self._limit:
-                    raise self._too_large()
-                if self._held > self._budget:
-                    raise HttpError(
-                        503, "busy", "too many large bodies at once", "try again", [(b"retry-after", b"1")]
-                    )
-                parts.append(part)
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                self.hold(len(parts[-1]), size)
                 if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
+                    return b"".join(parts)
         except BaseException:
-            self._held -= size
+            self.release(size)
             raise
-
-    def release(self, size: int) -> None:
-        self._held -= size
 
     def _too_large(self, *, close: bool = False) -> HttpError:
         return HttpError(
@@ -73,9 +78,9 @@ class BodyReader:
         )
 
 
-def header(scope: Scope, wanted: bytes) -> bytes:
+def header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes:
     """The value of a header (name in lower case), or b""."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == wanted:
             return bytes(value)
     return b""

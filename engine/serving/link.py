@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,12 +35,20 @@ class WorkerGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`status` is HTTP's, `rows` the batch's size, `head` the inference header's length (0: none)."""
+    """`status` is HTTP's, `rows` the batch's size, `head` the inference header's length (0: none), `top` the
+    index of the most probable class (negative: none) with its `confidence`, `release` who answered."""
 
     status: int
     rows: int
     head: int
+    top: int
+    confidence: float
     body: bytes
+    release: str
+
+
+Done = Callable[["Answer | None"], None]
+"""Called with the answer, or with None when the worker died without giving one."""
 
 
 class Link(asyncio.Protocol):
@@ -52,12 +61,13 @@ class Link(asyncio.Protocol):
         self.gone = asyncio.Event()
         self.heard = time.monotonic()
         self._hello: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending: dict[int, asyncio.Future[Answer]] = {}
+        self._pending: dict[int, Done] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._last = 0
+        self._release = ""
 
     @classmethod
     async def spawn(cls, threads: int) -> Link:
@@ -90,7 +100,7 @@ class Link(asyncio.Protocol):
         try:
             await asyncio.wait_for(asyncio.shield(self._hello), _START_S)
             order = {"release": release, "path": str(path), "max_pixels": max_pixels}
-            answer = await self.ask(frames.LOAD, 0, json.dumps(order).encode())
+            answer = await self.request(frames.LOAD, 0, json.dumps(order).encode())
         except (WorkerGone, TimeoutError):
             code = await self.end()
             raise Failed(
@@ -102,24 +112,33 @@ class Link(asyncio.Protocol):
         if answer.status != 200:
             error = value["error"]
             raise Failed(error["message"], error["hint"], kind=error["kind"])
-        self.card, self.loaded_at = value, loaded_at
+        self.card, self.loaded_at, self._release = value, loaded_at, release
 
-    def ask(self, kind: int, argument: int, body: bytes) -> asyncio.Future[Answer]:
-        """Send one request; the future gives its answer or raises WorkerGone.
-
-        Raises:
-            WorkerGone: the worker is dead already.
-        """
+    def ask(self, kind: int, argument: int, body: bytes, done: Done) -> None:
+        """Send one request; `done` is called exactly once, from the event loop or at once."""
         if self._transport is None or self.gone.is_set():
-            raise WorkerGone
+            done(None)
+            return
         self._last = ident = self._last % 0xFFFFFFFF + 1
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         if not self._pending:
             self.heard = time.monotonic()
             self._idle.clear()
-        self._pending[ident] = future
+            kind |= frames.ALONE
+        self._pending[ident] = done
         self._transport.writelines((frames.REQUEST.pack(len(body), ident, kind, argument), body))
-        return future
+
+    async def request(self, kind: int, argument: int, body: bytes) -> Answer:
+        """Send one request and wait for its answer.
+
+        Raises:
+            WorkerGone: the worker died without one.
+        """
+        future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self.ask(kind, argument, body, lambda found: None if future.done() else future.set_result(found))
+        answer = await future
+        if answer is None:
+            raise WorkerGone
+        return answer
 
     @property
     def in_flight(self) -> int:
@@ -153,14 +172,17 @@ class Link(asyncio.Protocol):
         self._buffer += data
         start, size = 0, frames.ANSWER.size
         while len(self._buffer) - start >= size:
-            length, ident, status, rows, head = frames.ANSWER.unpack_from(self._buffer, start)
+            length, ident, status, rows, head, top, confidence = frames.ANSWER.unpack_from(self._buffer, start)
             if len(self._buffer) - start - size < length:
                 break
             body = bytes(memoryview(self._buffer)[start + size : start + size + length])
             start += size + length
-            future = self._pending.pop(ident, None) if ident else self._hello
-            if future is not None and not future.done():
-                future.set_result(Answer(status, rows, head, body))
+            answer = Answer(status, rows, head, top, confidence, body, self._release)
+            if ident == frames.HELLO:
+                if not self._hello.done():
+                    self._hello.set_result(answer)
+            elif done := self._pending.pop(ident, None):
+                done(answer)
         if start:
             del self._buffer[:start]
         if not self._pending:
@@ -172,13 +194,14 @@ class Link(asyncio.Protocol):
 
     def _fail_pending(self) -> None:
         self.gone.set()
-        waiting = [*self._pending.values(), self._hello]
+        waiting = list(self._pending.values())
         self._pending.clear()
         self._idle.set()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(WorkerGone())
-                future.exception()  # nobody may be waiting any more
+        if not self._hello.done():
+            self._hello.set_exception(WorkerGone())
+            self._hello.exception()  # nobody may be waiting any more
+        for done in waiting:
+            done(None)
 
 
 def _cause(code: int) -> str:

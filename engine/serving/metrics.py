@@ -1,8 +1,7 @@
-"""A slot's Prometheus metrics, and the recent latencies that `status` shows."""
+"""A slot's Prometheus metrics."""
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -10,7 +9,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_RECENT = 2048
 
 
 class Metrics:
@@ -46,8 +44,7 @@ class Metrics:
         self._slot = slot
         self._known: dict[tuple[str, int], tuple[Counter, Counter | None]] = {}
         self._clocks: dict[str, Histogram] = {}
-        self._recent = array("d")
-        self._next = self._swapped = self._restarted = 0
+        self._swapped = self._restarted = 0
 
     def count(self, endpoint: str, status: int) -> None:
         pair = self._known.get((endpoint, status))
@@ -71,23 +68,6 @@ class Metrics:
         if clock is None:
             clock = self._clocks[endpoint] = self._seconds.labels(self._slot, endpoint)
         clock.observe(seconds)
-        if status < 400:
-            if len(self._recent) < _RECENT:
-                self._recent.append(seconds)
-            else:
-                self._recent[self._next] = seconds
-                self._next = (self._next + 1) % _RECENT
-
-    def forget_latencies(self) -> None:
-        """After a swap the recent latencies speak of the release before."""
-        self._recent, self._next = array("d"), 0
-
-    def percentile_ms(self, fraction: float) -> float | None:
-        """Of the recent good answers, milliseconds; None without any."""
-        if not self._recent:
-            return None
-        ordered = sorted(self._recent)
-        return round(1000 * ordered[min(len(ordered) - 1, int(fraction * len(ordered)))], 3)
 
     def show_changes(self, swaps: int, restarts: int) -> None:
         """The totals since the start."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Busy, Failed, UnderstudyError
-from engine.serving.bodies import BodyReader
+from engine.serving.bodies import Bodies
 from engine.serving.replies import HttpError, Receive, Scope, Send, reply, reply_error
 from engine.serving.slot import Slot
 
@@ -23,7 +23,7 @@ class Private:
 
     def __init__(self, slot: Slot, stats: Callable[[], dict[str, Any]]) -> None:
         self._slot, self._stats = slot, stats
-        self._bodies = BodyReader(_MOST_BYTES)
+        self._bodies = Bodies(_MOST_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = (scope["method"], scope["path"])

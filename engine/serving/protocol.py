@@ -1,5 +1,5 @@
 """uvicorn's httptools protocol with limits that it lacks: time for headers and body, size of the headers,
-and a refusal that reaches a client which is still sending."""
+a refusal that reaches a client which is still sending; and a short way for predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import re
 import time
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from engine.serving.app import App
+from engine.serving.exchange import Exchange
 
 _LEAST_BYTES_PER_S = 64 * 1024  # a large body gets its time, a trickle does not
 _MOST_HEADER_BYTES = 64 * 1024
@@ -30,7 +34,7 @@ def limited_protocol(
         logs: whether each request gets a line in the log `uvicorn.access`.
     """
 
-    class Limited(_LimitedProtocol):
+    class Limited(LimitedProtocol):
         timeout_s = receive_timeout_s
         logs_requests = logs
         most_discarded = max(_LEAST_DISCARDED, 2 * max_body_bytes)
@@ -38,7 +42,7 @@ def limited_protocol(
     return Limited
 
 
-class _LimitedProtocol(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     timeout_s: float
     logs_requests: bool
     most_discarded: int
@@ -54,6 +58,9 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
+        for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
+            if isinstance(cycle, Exchange):
+                cycle.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -88,19 +95,71 @@ class _LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers, self._in_body = False, True
         self._receiving_since, self._received, self._discarded = time.monotonic(), 0, 0
-        super().on_headers_complete()
+        if self.parser.get_method() != b"POST" or not self._begin_exchange():
+            super().on_headers_complete()
         cycle = self.cycle
-        if not cycle.keep_alive:
+        if not cycle.keep_alive and not cycle.response_complete:
             cycle.transport = cast(asyncio.Transport, _LingeringTransport(self))
 
+    def _begin_exchange(self) -> bool:
+        """Take the short way if the request is for a prediction."""
+        app = self.app
+        if not isinstance(app, App):
+            return False
+        url, query = self.url, b""
+        if url != b"/predict":
+            parsed = httptools.parse_url(url)
+            url, query = parsed.path, parsed.query or b""
+        path = url.decode("ascii")
+        if not app.predicts(path):
+            return False
+        before = self.cycle
+        exchange = self.cycle = Exchange(  # type: ignore[assignment]
+            self, app, path, query, self.headers,
+            keep_alive=self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0",
+            expects_continue=self.expect_100_continue,
+        )  # fmt: skip
+        if not exchange.keep_alive:
+            exchange.transport = _LingeringTransport(self)
+        if before is None or before.response_complete:
+            exchange.begin()
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, app))  # type: ignore[arg-type]
+        return True
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Exchange):
+            cycle.begin()
+        else:
+            super()._start_asgi_task(cycle, app)
+
     def on_body(self, body: bytes) -> None:
-        if self.cycle.response_complete:
+        cycle: Any = self.cycle
+        if cycle.response_complete:
             self._discard(len(body))
-        super().on_body(body)
+        elif isinstance(cycle, Exchange):
+            cycle.take(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        super().on_message_complete()
+        cycle: Any = self.cycle
+        if not isinstance(cycle, Exchange):
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            cycle.complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.flow.write_paused and not self.transport.is_closing():
+            self.flow.pause_reading()  # a client that does not read its answers may not ask for more
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.cycle is None or self.cycle.response_complete:
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "bad_http", "this is not an HTTP/1.1 request")
@@ -157,7 +216,7 @@ class _LimitedProtocol(HttpToolsProtocol):
 class _LingeringTransport:
     """The transport of a request whose connection ends with its answer."""
 
-    def __init__(self, protocol: _LimitedProtocol) -> None:
+    def __init__(self, protocol: LimitedProtocol) -> None:
         self._protocol, self._transport = protocol, protocol.transport
 
     def close(self) -> None:

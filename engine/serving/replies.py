@@ -13,6 +13,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+RETRY: Headers = ((b"retry-after", b"1"),)
 
 
 class HttpError(Exception):

@@ -149,7 +149,7 @@ class _Server:
 
     def stats(self) -> dict[str, Any]:
         """What `engine.release.control.slot_stats` returns."""
-        slot, metrics = self._slot, self._app.metrics
+        slot, metrics, live = self._slot, self._app.metrics, self._app.answers.live
         return {
             "pid": os.getpid(),
             "slot": self._name,
@@ -162,8 +162,9 @@ class _Server:
             "errors": metrics.failures_total,
             "refused": metrics.refused_total,
             "waiting": self._app.waiting,
-            "p50_ms": metrics.percentile_ms(0.5),
-            "p99_ms": metrics.percentile_ms(0.99),
+            "p50_ms": live.percentile_ms(0.5) if live else None,
+            "p99_ms": live.percentile_ms(0.99) if live else None,
+            "answers": self._app.answers.to_dict(),
             "swaps": slot.swaps,
             "restarts": slot.restarts,
             "worker_pid": slot.active.process.pid if slot.active else None,
@@ -177,7 +178,8 @@ class _Server:
         release = slot.active.card["release"] if slot.active else None
         if release != self._shown:
             self._shown = release
-            metrics.forget_latencies()
+            if release is not None:
+                self._app.answers.goes_live(release, timestamp())
         metrics.show_release(slot.active.card if slot.active else None)
         if self._ready:
             self._say()

@@ -97,17 +97,38 @@ class Slot:
         """What the slot serves, also in the moment in which a dead worker is being replaced."""
         return self._last if self._wanted is not None else None
 
-    async def ask(self, kind: int, argument: int, body: bytes) -> Answer:
+    def submit(self, kind: int, argument: int, body: bytes, done: Callable[[Answer | Exception], None]) -> None:
         """Have the present release answer; asked again once when its worker dies of something.
 
-        Raises:
-            Unavailable: nothing is there to answer.
-            WorkerGone: the worker died twice.
+        `done` gets the answer, or Unavailable (nothing is there to answer), or WorkerGone (it died twice).
         """
-        try:
-            return await (await self._worker()).ask(kind, argument, body)
-        except WorkerGone:
-            return await (await self._worker()).ask(kind, argument, body)
+        link = self._active
+        if link is None:
+            self._spawn(self._ask(kind, argument, body, done, tries=2))
+            return
+
+        def answered(answer: Answer | None) -> None:
+            if answer is not None:
+                done(answer)
+            else:
+                self._spawn(self._ask(kind, argument, body, done, tries=1))
+
+        link.ask(kind, argument, body, answered)
+
+    async def _ask(
+        self, kind: int, argument: int, body: bytes, done: Callable[[Answer | Exception], None], tries: int
+    ) -> None:
+        found: Answer | Exception = WorkerGone()
+        for _ in range(tries):
+            try:
+                found = await (await self._worker()).request(kind, argument, body)
+                break
+            except WorkerGone:
+                continue
+            except Unavailable as why:
+                found = why
+                break
+        done(found)
 
     def refuse_if_unavailable(self) -> None:
         """Raise Unavailable where waiting would not help: the slot is empty, or loads its first release."""

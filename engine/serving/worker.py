@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.errors import UnderstudyError
 from engine.release.bundle import read_release
@@ -25,6 +25,17 @@ from engine.serving.runtime import Model, Refusal, prepare_decoders
 
 _LARGE_BYTES = 4 * 1024 * 1024  # one such body at a time: a JSON tensor takes ten times its size
 _OOM_LOADING, _OOM_SERVING = 800, 300
+
+
+class Found(NamedTuple):
+    """One answer, as `frames.ANSWER` has it."""
+
+    status: int
+    body: bytes
+    rows: int = 0
+    head: int = 0
+    top: int = frames.NO_TOP
+    confidence: float = 0.0
 
 
 class Worker:
@@ -39,7 +50,7 @@ class Worker:
         self._model: Model | None = None
 
     def run(self) -> None:
-        self._answer(frames.HELLO, 200, b"{}")
+        self._answer(frames.HELLO, Found(200, b"{}"))
         for _ in range(self._threads - 1):
             threading.Thread(target=self._work, daemon=True).start()
         self._work()
@@ -52,7 +63,7 @@ class Worker:
                     body = self._receive(length)
                 with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
                     answer = self._handle(kind, argument, body)
-                self._answer(ident, *answer)
+                self._answer(ident, answer)
         except OSError:
             os._exit(0)  # the front is gone: other threads may be deep in native code
 
@@ -66,28 +77,34 @@ class Worker:
             got += step
         return buffer
 
-    def _answer(self, ident: int, status: int, body: bytes, rows: int = 0, head: int = 0) -> None:
+    def _answer(self, ident: int, found: Found) -> None:
+        head = frames.ANSWER.pack(
+            len(found.body), ident, found.status, found.rows, found.head, found.top, found.confidence
+        )
         with self._writing:
-            self._stream.sendall(frames.ANSWER.pack(len(body), ident, status, rows, head) + body)
+            self._stream.sendall(head + found.body)
 
-    def _handle(self, kind: int, argument: int, body: bytearray) -> tuple[int, bytes, int, int]:
+    def _handle(self, kind: int, argument: int, body: bytearray) -> Found:
+        alone = bool(kind & frames.ALONE)
+        kind &= ~frames.ALONE
         try:
             if kind == frames.LOAD:
-                return 200, self._load(json.loads(body)), 0, 0
+                return Found(200, self._load(json.loads(body)))
             assert self._model is not None
             if kind == frames.PREDICT:
-                return 200, self._model.predict(bytes(body), argument), 1, 0
+                found = self._model.predict(bytes(body), argument, alone=alone)
+                return Found(200, found.body, 1, top=found.top, confidence=found.confidence)
             rows, head, answer = infer(self._model, body, argument)
-            return 200, answer, rows, head
+            return Found(200, answer, rows, head)
         except Refusal as refusal:
-            return refusal.status, _error(refusal.kind, refusal.message, refusal.hint, kind), 0, 0
+            return Found(refusal.status, _error(refusal.kind, refusal.message, refusal.hint, kind))
         except UnderstudyError as error:
-            return 500, _error(error.kind, error.message, error.hint, kind), 0, 0
+            return Found(500, _error(error.kind, error.message, error.hint, kind))
         except MemoryError:
-            return 503, _error("memory", "not enough memory for this request", "send less at once", kind), 0, 0
+            return Found(503, _error("memory", "not enough memory for this request", "send less at once", kind))
         except Exception as error:  # noqa: BLE001 - one bad request must not end the worker
             sentence = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return 500, _error("defect", sentence, "see the server's log", kind), 0, 0
+            return Found(500, _error("defect", sentence, "see the server's log", kind))
 
     def _load(self, order: dict[str, Any]) -> bytes:
         _set_oom_score(_OOM_LOADING)

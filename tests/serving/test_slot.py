@@ -14,7 +14,7 @@ from engine.errors import Failed
 from engine.release.bundle import Release
 from engine.serving import frames
 from engine.serving import slot as slots
-from engine.serving.link import WorkerGone
+from engine.serving.link import Answer, WorkerGone
 from engine.serving.slot import Slot, Unavailable
 from engine.store.workspace import Workspace
 from tests.serving.releases import image, make_release, point
@@ -24,6 +24,15 @@ async def until(true: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not true():
             await asyncio.sleep(0.01)
+
+
+async def ask(slot: Slot) -> Answer:
+    found: asyncio.Future[Answer | Exception] = asyncio.get_running_loop().create_future()
+    slot.submit(frames.PREDICT, 1, image(), found.set_result)
+    answer = await found
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 @pytest.fixture
@@ -57,7 +66,7 @@ async def test_a_request_that_ends_two_workers_fails_and_the_slot_goes_on(slot: 
 
     slot._on_change = stop_successor
     os.kill(first.process.pid, signal.SIGSTOP)
-    asked = asyncio.create_task(slot.ask(frames.PREDICT, 1, image()))
+    asked = asyncio.create_task(ask(slot))
     await until(lambda: first.in_flight)
     first.process.kill()
     await until(lambda: ended and ended[0].in_flight)
@@ -65,7 +74,7 @@ async def test_a_request_that_ends_two_workers_fails_and_the_slot_goes_on(slot: 
     ended[0].process.kill()
     with pytest.raises(WorkerGone):
         await asked
-    assert (await slot.ask(frames.PREDICT, 1, image())).status == 200
+    assert (await ask(slot)).status == 200
     assert slot.restarts == 2
 
 
@@ -74,7 +83,7 @@ async def test_a_worker_that_hangs_is_replaced(slot: Slot, monkeypatch: pytest.M
     hung = slot.active
     assert hung is not None
     os.kill(hung.process.pid, signal.SIGSTOP)
-    answer = await slot.ask(frames.PREDICT, 1, image())
+    answer = await ask(slot)
     assert answer.status == 200
     assert slot.active is not hung
 
@@ -102,7 +111,7 @@ async def test_a_release_that_ends_every_worker_is_given_pauses(
         pauses.append(slot._deaths)
         if slot.active is None and slot._deaths > 1:
             with pytest.raises(Unavailable, match="not back yet"):
-                await slot.ask(frames.PREDICT, 1, image())
+                await ask(slot)
         await until(lambda: slot.active is not None)
     assert pauses == [1, 2, 3]
     assert slot.state == "live"
@@ -115,7 +124,7 @@ async def test_a_workspace_that_goes_away_empties_nothing(
     workspace.slots.rename(away)
     with pytest.raises(Failed, match="gone"):
         await slot.follow()
-    assert (await slot.ask(frames.PREDICT, 1, image())).status == 200
+    assert (await ask(slot)).status == 200
     away.rename(workspace.slots)
     await slot.follow()
     assert slot.problem is None
@@ -126,5 +135,5 @@ async def test_without_a_release_there_is_no_answer(workspace: Workspace) -> Non
     await empty.follow()
     assert empty.state == "empty"
     with pytest.raises(Unavailable, match="no release"):
-        await empty.ask(frames.PREDICT, 1, image())
+        await ask(empty)
     await empty.close()
