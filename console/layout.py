@@ -55,11 +55,10 @@ def plan(width: int, height: int, focus: str, zoomed: bool = False, devices: int
         arranged = _wide if width >= 160 and height >= 45 else _full
         return Plan("full", width, height, 2, {}, arranged(width, height, focus, devices))
     if width < 72 or height < 20:
-        lines = 2 if height >= 14 else 1
-        top = 1 + 2 * lines
-        slots = {"asis": (1, 1, width - 2, lines), "tobe": (1, 1 + lines, width - 2, lines)}
-        boxes = {focus: Box(-1, top, width, max(top + 1, height - 1))}
-        return Plan("tiny", width, height, 1, slots, boxes)
+        road = 2 if height >= 10 else 1
+        slots = {"asis": (1, road, width - 2, 1), "tobe": (1, road + 1, width - 2, 1)}
+        boxes = {focus: Box(-1, road + 2, width, max(road + 3, height - 1))}
+        return Plan("tiny", width, height, road, slots, boxes)
     if focus == "slots":
         return Plan("single", width, height, 2, {}, {focus: Box(0, 2, width - 1, height - 2)})
     slots = {"asis": (1, 2, width - 2, 1), "tobe": (1, 3, width - 2, 1)}

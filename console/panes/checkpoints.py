@@ -170,7 +170,7 @@ def _searched(one: Checkpoint) -> str:
 def _columns(width: int) -> list[tuple[str, int, bool]]:
     """(name, width, right-aligned) of the columns that fit."""
     columns = [
-        ("cycle", max(5, cell_len(_("cycle"))), True),
+        *([("cycle", max(5, cell_len(_("cycle"))), True)] if width >= 48 else []),
         ("file", 0, False),
         ("accuracy", 8 if width >= 100 else 6, True),
     ]
@@ -180,7 +180,8 @@ def _columns(width: int) -> list[tuple[str, int, bool]]:
         columns.append(("epoch", 5, True))
     if width >= 84:
         columns.append(("size", 8, True))
-    columns.append(("saved", 6, True))
+    if width >= 48:
+        columns.append(("saved", 6, True))
     if width >= 100:
         columns.append(("hash", 8, False))
     if width >= 150:

@@ -48,9 +48,12 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     ab = view.store.ab
     found = ab.comparison if ab else None
     if found is None:
-        said = text.wrap(_("no comparison yet: `a` asks both slots the same images"), width)
+        hint = _("no comparison yet: {key} asks both slots the same images").format(key=view.key("ab"))
+        said = text.wrap(hint, width)
         return [*(Row(line, "dim") for line in said), *_gate(view, width)][:height]
     rows = [*_bars(view, found, width), _gap(view, found, width)]
+    if found.current is False or view.fresh("ab").state == "offline":
+        rows = [row.fade() for row in rows]
     large = view.ui.zoomed or height >= 26
     if found.running:
         rows.append(_asked(view, found, width))

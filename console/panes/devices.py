@@ -31,9 +31,9 @@ def title(view: View) -> Row:
     return row.put(" ").put(*view.state(fresh)) if fresh.state != "live" or len(hosts) < 2 else row
 
 
-def rows_needed(view: View) -> int:
-    """How many rows all hosts take with short curves and the largest processes, a blank one between two."""
-    return _height(view, CURVES)
+def rows_needed(view: View, room: int = 24) -> int:
+    """How many rows all hosts take, in the greatest detail up to short curves that fits into `room` rows."""
+    return _height(view, next((one for one in (CURVES, BRIEF) if _height(view, one) <= room), DENSE))
 
 
 def draw(view: View, width: int, height: int) -> list[Row]:
@@ -103,6 +103,7 @@ def _host(view: View, host: str, data: Devices, width: int, detail: int) -> list
     rows = [head]
     if fresh.state != "live" and fresh.why:
         rows.append(Row("  ").put(text.clip(fresh.why, width - 2), "danger"))
+    said = len(rows)
     for device in gpus:
         history = view.store.history.get((host, device.kind, device.index), History())
         rows += (
@@ -121,7 +122,7 @@ def _host(view: View, host: str, data: Devices, width: int, detail: int) -> list
         rows.append(
             _meter(view, _("disk"), data.disk_total_bytes - data.disk_free_bytes, data.disk_total_bytes, width)
         )
-    return rows
+    return rows if fresh.state == "live" else [*rows[:said], *(row.fade() for row in rows[said:])]
 
 
 def _dense(view: View, device: Device, history: History, width: int) -> list[Row]:
@@ -135,7 +136,9 @@ def _dense(view: View, device: Device, history: History, width: int) -> list[Row
         tail.put(" ").put(shown[0], "load")
     tail.put(text.percent(device.utilization, 0).rjust(5))
     if device.temperature_c is not None:
-        tail.put(f"{device.temperature_c:.0f}°C".rjust(6), "warning" if device.temperature_c >= HOT_C else "dim")
+        hot = device.temperature_c >= HOT_C
+        sign = view.glyphs.warn if hot else ""
+        tail.put(f"{sign}{device.temperature_c:.0f}°C".rjust(6), "warning" if hot else "dim")
     row = Row(f" {device.index} ", "dim")
     _bar(view, row, used, device.total_bytes, width - row.at - tail.at)
     rows = [row.right("", width - tail.at).add(tail)]

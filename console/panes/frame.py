@@ -66,10 +66,12 @@ def tabs(view: View, width: int) -> Row:
     named = sum(cell_len(name) for name in names) + full.at
     between = f" {view.glyphs.horizontal} " if named + 3 * len(names) <= width else " "
     brief = named + len(names) > width
+    if brief and full.at + 4 * len(names) <= width:
+        between = f" {view.glyphs.horizontal} "
     row = Row()
     for index, name in enumerate(PANES, 1):
         if row.at:
-            row.put(f" {view.glyphs.horizontal} " if brief else between, "rule")
+            row.put(between, "rule")
         if name == view.ui.focus:
             row.add(full)
         else:

@@ -56,6 +56,15 @@ def next_step(view: View) -> str:
     return _("waiting for the first figures") if health is None else _("nothing to do")
 
 
+def alert(view: View) -> str:
+    """The newest sentence that wants a person, and how many more there are; "" where none does."""
+    health = view.store.health
+    if health is None or not health.alerts:
+        return ""
+    more = len(health.alerts) - 1
+    return health.alerts[0] + (f" (+{more})" if more else "")
+
+
 def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
     """One row (names and signs) or two (with facts below the names and the next step at the right)."""
     signs = {
@@ -66,15 +75,22 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
     key = view.key(action) if action in view.keys else ""
     if height == 1 or width < 100:
         names = Row(" ")
+        if width < 48:
+            for stop in stops:
+                names.put(signs[stop.state], ROLES[stop.state]).put(f"{stop.name} ")
+            stops = []
         for index, stop in enumerate(stops):
             names.put(stop.name + " ").put(signs[stop.state], ROLES[stop.state])
             if index < len(stops) - 1:
                 names.put(_rail(view, stop, 2), "rule")
         if height == 1:
-            return [names]
+            return [names.cut(width)]
         names.right(brand, width - 1, "dim") if names.at + len(brand) + 2 < width else None
-        step = Row(" ").put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
-        return [names, step.put(next_step(view), "accent").cut(width - 1)]
+        step = Row(" ")
+        if said := alert(view):
+            step.put(f"{view.glyphs.warn} {said}", "bold danger").put("  ")
+        step.put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
+        return [names.cut(width), step.put(next_step(view), "accent").cut(width - 1)]
     left = len(brand) + 3
     room = min(16, max(13, (width - left - 30) // 5))
     names, facts = Row(" ").put(brand, "bold title").to(left), Row().to(left)
@@ -87,10 +103,18 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
         facts.put(text.clip(stop.fact, room - 3), "dim" if stop.state != "bad" else "danger")
     end = left + 5 * room
     label = _("next") + (f" [{key}] " if key else " ")
+    wanted = text.wrap(f"{view.glyphs.warn} {alert(view)}" if alert(view) else "", width - end - 1)
     said = text.wrap(next_step(view), width - end - cell_len(label) - 1)
+    if len(wanted) > 1:  # no room for what comes next: it is not until this is seen to
+        names.to(end).put(wanted[0], "bold danger")
+        facts.to(end + 2).put(" ".join(wanted[1:]), "bold danger").cut(width - 1)
+        return [names, facts]
     names.to(end).put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
-    names.put(said[0] if said else "", "accent")
-    facts.to(end + cell_len(label)).put(" ".join(said[1:]), "accent").cut(width - 1)
+    names.put(text.clip(" ".join(said), width - 1 - names.at) if wanted else "".join(said[:1]), "accent")
+    if wanted:
+        facts.to(end).put(wanted[0], "bold danger")
+    else:
+        facts.to(end + cell_len(label)).put(" ".join(said[1:]), "accent").cut(width - 1)
     return [names, facts]
 
 

@@ -100,11 +100,15 @@ def _bake(view: View, bake: Bake, width: int) -> list[Row]:
     until = text.moment(bake.until)
     if bake.state == "watching" and until is not None:
         row.put(f"  {text.duration(until - view.now)} {_('left')}")
+    rows = [row]
     if bake.requests is not None:
-        row.put("  " + text.count(bake.requests)).put(" req", "dim")
-        row.put("  " + text.count(bake.errors), "danger" if bake.errors else "").put(" " + _("errors"), "dim")
-    reason = text.wrap(bake.reason or "", width - LABEL)[:2]
-    return [row.cut(width), *(Row().to(LABEL).put(line, role) for line in reason)]
+        counts = Row(text.count(bake.requests)).put(f" req  {text.count(bake.errors)} {_('errors')}", "dim")
+        if row.at + 2 + counts.at <= width:
+            row.put("  ").add(counts)
+        else:
+            rows.append(Row().to(LABEL).add(counts))
+    rows += [Row().to(LABEL).put(line, role) for line in text.wrap(bake.reason or "", width - LABEL)[:2]]
+    return [row.cut(width) for row in rows]
 
 
 def _shadow(view: View, shadow: Shadow, width: int) -> list[Row]:

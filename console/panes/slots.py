@@ -53,12 +53,12 @@ def draw_both(view: View, width: int, height: int) -> list[Row]:
     return rows[place.top : place.top + height]
 
 
-def title(view: View, name: str) -> Row:
+def title(view: View, name: str, *, port: bool = True) -> Row:
     """`AS-IS :8891 ● live`: the worse of the slot's own state and of its figures' age."""
     slot = slot_of(view, name)
     fresh = view.fresh("slots")
     row = Row(TITLES[name], f"bold {name}")
-    if slot:
+    if slot and port:
         row.put(f" :{slot.port}", "dim")
     row.put(" ")
     if fresh.state != "live" or slot is None:
@@ -67,14 +67,15 @@ def title(view: View, name: str) -> Row:
 
 
 def draw(view: View, name: str, width: int, height: int) -> list[Row]:
-    """The slot on `height` rows; on one or two rows with its name in front."""
+    """The slot on `height` rows; on one row with its name in front."""
     slot = slot_of(view, name)
-    if height <= 2:
-        return _short(view, name, slot, width, height)
+    if height == 1:
+        return _short(view, name, slot, width)
     if slot is None:
         return [Row(_("no figures yet"), "dim")]
     if slot.release is None:
-        return [_empty(slot, name)]
+        hint = _empty(slot, name)
+        return [Row(line, hint.spans[0][1]) for line in text.wrap(hint.plain, width)][:height]
     head = Row(text.short(slot.release), f"bold {name}")
     said = tag(view, name)
     head.put("  ").put(text.clip(origin(slot), width - head.at - 2 - (cell_len(said[0]) + 1 if said else 0)))
@@ -107,7 +108,8 @@ def draw(view: View, name: str, width: int, height: int) -> list[Row]:
     trials = slot_detail.trials(view, name, width)
     if (room := height - len(rows) - len(trials)) > 0 and len(trials) < 3:
         rows += slot_detail.traffic(view, name, width, min(2, room))
-    return [row.cut(width) for row in [*rows, *trials][:height]]
+    shown = [row.cut(width) for row in [*rows, *trials][:height]]
+    return [row.fade() for row in shown] if view.fresh("slots").state == "offline" else shown
 
 
 def tag(view: View, name: str) -> tuple[str, str] | None:
@@ -144,27 +146,25 @@ def _state(view: View, slot: Slot) -> tuple[str, str]:
     return f"{signs.get(slot.state, view.glyphs.bad)} {_(slot.state)}", STATES.get(slot.state, "danger")
 
 
-def _short(view: View, name: str, slot: Slot | None, width: int, height: int) -> list[Row]:
-    first = title(view, name)
+def _short(view: View, name: str, slot: Slot | None, width: int) -> list[Row]:
+    """One line: what a glance needs, the rest as far as the width goes."""
+    narrow = width < 70
+    first = title(view, name, port=not narrow)
     if slot is None or slot.release is None:
-        return [first.put("  ").put("" if slot else _("no figures yet"), "dim")]
-    wide = width >= 76
-    if height == 1:
-        first.to(27 if wide else 24)
-    else:
-        first.put("  ")
+        return [first.put("  ").put("" if slot else _("no figures yet"), "dim").cut(width)]
+    first.to(15 if narrow and first.at < 15 else 27 if not narrow else first.at + 1)
     first.put(text.short(slot.release), f"bold {name}")
     said = tag(view, name)
     if said and said[1] in ("warning", "danger"):
         first.put(f" {said[0]}", f"bold {said[1]}")
-    accuracy = slot.checked_accuracy if slot.checked_accuracy is not None else slot.accuracy
-    facts = Row()
-    facts.put(f"{_('cycle')} {text.number(slot.cycle)}  ")
-    facts.put(text.percent(accuracy).rjust(6)).put("  ")
-    facts.put(text.rate(slot.requests_per_s).rjust(5)).put(" req/s", "dim")
-    facts.put("  p99 ", "dim").put(text.milliseconds(slot.p99_ms))
-    if height == 1:
-        return [first.put("  ").add(facts).cut(width)]
     if slot.problem and slot.state != "live":
-        facts = Row(slot.problem, "danger")
-    return [first, Row("  ").add(facts).cut(width)]
+        return [first.put("  ").put(slot.problem, "danger").cut(width)]
+    accuracy = slot.checked_accuracy if slot.checked_accuracy is not None else slot.accuracy
+    if not narrow:
+        first.put(f"  {_('cycle')} {text.number(slot.cycle)} ")
+    first.put(" " + text.percent(accuracy).rjust(6)).put(" ")
+    first.put(text.rate(slot.requests_per_s).rjust(5)).put(" req/s", "dim")
+    first.put("  p99 ", "dim").put(text.milliseconds(slot.p99_ms))
+    if slot.errors:
+        first.put(f"  {text.count(slot.errors)} {_('errors')}", "danger")
+    return [first.cut(width)]

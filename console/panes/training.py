@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from console import text
+from console.store import Freshness
 from console.view import View
 from console.widgets.charts import bar, curve
 from console.widgets.rows import Row
@@ -71,7 +72,7 @@ def shown(view: View) -> tuple[str, Run | RunProgress] | None:
 
 def title(view: View) -> Row:
     row = Row(_("Training"), "title")
-    fresh = view.fresh("progress")
+    fresh = _fresh(view)
     one = selected(view)
     if one:
         row.put(f" {one.name} ", "dim").put(*_state(view, one))
@@ -85,6 +86,11 @@ def title(view: View) -> Row:
     if fresh.state != "live":
         row.put(" ").put(*view.state(fresh))
     return row
+
+
+def _fresh(view: View) -> Freshness:
+    """Of the curves, else of the list of runs: on a host that never trained there are no curves to grow old."""
+    return view.fresh("progress" if view.store.progress() else "runs")
 
 
 def _searched(one: Entry) -> str:
@@ -118,11 +124,14 @@ def draw(view: View, width: int, height: int) -> list[Row]:
         if view.ui.filters.get("training"):
             return [Row(_("nothing matches the filter"), "dim")]
         waiting = view.store.runs is None
-        return [Row(_("no figures yet") if waiting else _("no training yet: `t` starts one"), "dim")]
+        said = _("no training yet: {key} starts one").format(key=view.key("train"))
+        return [Row(_("no figures yet") if waiting else said, "dim")]
     listed = min(len(rows) + 1, max(4, height - 18)) if height >= LIST_FROM and len(rows) > 1 else 0
     above = min(height - listed, 18) if listed else height
     if one.progress:
         found = _progress(view, one.progress, width, above)
+        if _fresh(view).state == "offline":
+            found = [row.fade() for row in found]
     else:
         found = _facts_of_run(view, one, width)[:above]
     if not listed:
@@ -177,7 +186,7 @@ def _list(view: View, rows: list[Entry], width: int, height: int) -> list[Row]:
     place = view.ui.place("training")
     place.fit(len(rows), height - 1)
     wide = width >= 64
-    model = width - 64 if width >= 74 else 0
+    model = width - 65 if width >= 75 else 0
     head = Row("  ").cell(_("run"), 8, "dim").cell(_("state"), 14, "dim")
     if wide:
         head.cell(_("device"), 7, "dim").cell(_("model"), model, "dim")

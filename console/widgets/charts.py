@@ -49,9 +49,7 @@ def curve(
     return ["".join(chr(0x2800 + cell) if cell else " " for cell in line) for line in grid]
 
 
-def area(
-    values: Sequence[float | None], width: int, glyphs: Glyphs, *, high: float = 1.0, count: int = 0
-) -> str:
+def area(values: Sequence[float | None], width: int, glyphs: Glyphs, *, high: float = 1.0, count: int = 0) -> str:
     """`areas` on one row."""
     return areas(values, width, 1, glyphs, high=high, count=count)[0]
 
@@ -81,9 +79,12 @@ def areas(
 
 def _ascii_areas(values: Sequence[float | None], height: int, high: float) -> list[str]:
     top = len(_LEVELS) - 1
-    filled = [0 if v is None else max(1, min(top * height, round(v / (high or 1.0) * top * height))) for v in values]
+    filled = [
+        0 if v is None else max(1, min(top * height, round(v / (high or 1.0) * top * height))) for v in values
+    ]
     return [
-        "".join(_LEVELS[max(0, min(top, one - (height - 1 - row) * top))] for one in filled) for row in range(height)
+        "".join(_LEVELS[max(0, min(top, one - (height - 1 - row) * top))] for one in filled)
+        for row in range(height)
     ]
 
 

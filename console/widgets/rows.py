@@ -89,6 +89,11 @@ class Row:
         self.at = sum(cell_len(text) for text, _ in spans)
         return self
 
+    def fade(self) -> Row:
+        """The same text in the quiet role: figures that are no longer true to the moment."""
+        self.spans = [(text, "dim") for text, _roles in self.spans]
+        return self
+
     @property
     def plain(self) -> str:
         return "".join(text for text, _ in self.spans)

@@ -1,6 +1,7 @@
 """Writes the recordings of this folder, by the protocol: `python -m tests.console.record`.
 
-One team's evening: a GPU host that trains, a laptop that serves, a comparison that is not decided yet.
+`evening`: a GPU host that trains, a laptop that serves, a comparison that is not decided yet. `busy`: one moment
+of a full house: eight GPUs, two trainings, a comparison under way, a promotion that is watched, long lists.
 Nothing here is measured; it is a script for drawing and testing the console.
 """
 
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from engine.protocol import (
     Ab,
     Backup,
+    Bake,
     Best,
     Checkpoint,
     Checkpoints,
@@ -36,6 +39,7 @@ from engine.protocol import (
     Run,
     RunProgress,
     Runs,
+    Shadow,
     Side,
     Slot,
     Slots,
@@ -105,7 +109,12 @@ def laptop(at: float) -> Devices:
     )  # fmt: skip
 
 
-def slots(at: float, state: str = "live") -> Slots:
+def shadow(at: float) -> Shadow:
+    return Shadow(share=0.1, mirrored=2_380 + int(41 * at), agreed=2_301 + int(39.6 * at), differed=74 + int(1.3 * at),
+                  failed=5, queued=31 + int(at / 2), labelled=43)  # fmt: skip
+
+
+def slots(at: float, state: str = "live", bake: Bake | None = None) -> Slots:
     problem = "the worker was ended by the system while loading (out of memory)" if state == "down" else None
     return Slots(
         asis=Slot(port=8891, state="live", release=OLD, sha256=OLD, cycle=7, epoch=48, accuracy=0.852, checked_accuracy=0.850,
@@ -123,6 +132,8 @@ def slots(at: float, state: str = "live") -> Slots:
                    at=iso(-19 * 86400), bytes=8_590_000, verified=False),
         ],
         total=3,
+        bake=bake,
+        shadow=shadow(at) if state == "live" else None,
     )  # fmt: skip
 
 
@@ -152,15 +163,23 @@ def progress(at: float) -> Progress:
 
 
 def runs() -> Runs:
-    return Runs(
-        runs=[
-            Run(run="0042", status="running", model="litecnn_pro", device="cuda", precision="bf16", epochs=50, cycle=9),
-            Run(run="0041", status="completed", model="litecnn_pro", device="cuda", epochs=51, cycle=8,
-                best=Best(epoch=51, accuracy=0.871), finished_at=iso(-900)),
-            Run(run="0040", status="interrupted", model="resnet34", device="cuda", epochs=30),
-        ],
-        total=42,
-    )  # fmt: skip
+    rows = [
+        ("0042", "running", "litecnn_pro", "cuda", 50, 9, None, None, None, None),
+        ("0041", "completed", "litecnn_pro", "cuda", 51, 8, Best(epoch=51, accuracy=0.871), -900, 2_420.0, None),
+        ("0040", "interrupted", "resnet34", "cuda", 30, None, Best(epoch=11, accuracy=0.702), -9_000, 1_310.0, None),
+        ("0039", "failed", "vit_tiny", "cuda", 30, None, None, -86_400, 12.0, "CUDA out of memory: 2.1 GiB more wanted, 0.4 GiB free"),
+        ("0038", "completed", "litecnn_pro", "mps", 48, 7, Best(epoch=48, accuracy=0.852), -3 * 86_400, 9_805.0, None),
+        ("0037", "lost", "litecnn_pro", "mps", 50, None, Best(epoch=7, accuracy=0.611), -5 * 86_400, None, "its host was restarted"),
+        ("0036", "completed", "litecnn_pro", "mps", 50, 6, Best(epoch=50, accuracy=0.840), -9 * 86_400, 9_911.0, None),
+    ]  # fmt: skip
+    found = [
+        Run(run=name, status=status, model=model, device=device, precision="bf16" if device == "cuda" else "fp32",
+            epochs=epochs, cycle=cycle, best=best, started_at=iso((ended or 0) - (took or 60)),
+            finished_at=iso(ended) if ended else None, seconds_s=took, samples_per_s=1204.0 if device == "cuda" else 262.0,
+            peak_memory_bytes=int(18.6 * GIB), problem=problem)
+        for name, status, model, device, epochs, cycle, best, ended, took, problem in rows
+    ]  # fmt: skip
+    return Runs(runs=found, total=42)
 
 
 def checkpoints() -> Checkpoints:
@@ -267,7 +286,9 @@ def evening(seconds: int = 120) -> Script:
 def trouble() -> Script:
     """A slot that is down, a GPU host that does not answer, a run that failed, an AS-IS that wins."""
     script = Script()
-    script.say(0, HOME, "slots", slots(0, "down"))
+    alarm = Bake(release=OLD, replaced="7d10a9be" + "2" * 56, since=iso(-1500), until=iso(300), state="alarm", requests=61_480,
+                 errors=212, reason="0.34% of its answers are errors, 0.01% of those before it")  # fmt: skip
+    script.say(0, HOME, "slots", slots(0, "down", alarm))
     host = gpu_host(0)
     old = Devices(name=host.name, devices=host.devices, state="offline", since=iso(-90), problem="ssh: connection timed out",
                   memory_total_bytes=host.memory_total_bytes, memory_available_bytes=host.memory_available_bytes)  # fmt: skip
@@ -282,7 +303,79 @@ def trouble() -> Script:
     script.say(0, HOME, "health", Health(
         sources=story.sources, gate=gate, next=Next(action="look", text="look at TO-BE: it is down"),
         last_sync=LastSync(at=iso(-5000), error="the source does not answer"), missed_looks=2, poll_s=1800.0,
+        alerts=["AS-IS answers with errors: roll back", "the source has not answered for an hour"],
     ))  # fmt: skip
+    return script
+
+
+def asking(at: float) -> Comparison:
+    """The comparison of `comparison`, half asked."""
+    whole = comparison()
+    per_class = [
+        ClassResult(label=one.label, n=one.n // 2, asis_correct=(one.asis_correct or 0) // 2, tobe_correct=(one.tobe_correct or 0) // 2)
+        for one in whole.per_class
+    ]  # fmt: skip
+    return replace(
+        whole, id=15, n=620, planned=1240, running=True, started_at=iso(at - 40), finished_at=None,
+        asis=replace(whole.asis, correct=527, accuracy=0.85, ci95=[0.8197, 0.8760], errors=2),
+        tobe=replace(whole.tobe, correct=540, accuracy=0.871, ci95=[0.8423, 0.8951]),
+        both_right=506, asis_only=21, tobe_only=34, both_wrong=59, difference=0.021, difference_ci95=[-0.0024, 0.0445],
+        p_value=0.0812, e_value=1.9, verdict="undecided", images_needed=None, per_class=per_class, differing_total=55,
+    )  # fmt: skip
+
+
+def farm(at: float) -> Devices:
+    """Eight GPUs of one host, one of them hot and nearly full, one whose driver hangs."""
+    found = []
+    for index in range(8):
+        used = (139.1 if index == 5 else 11.0 + 16.3 * index) * GIB
+        found.append(Device(
+            kind="cuda", name="NVIDIA H200", index=index, total_bytes=141 * GIB, used_bytes=int(used),
+            utilization=0.11 * index + 0.08, temperature_c=88.0 if index == 5 else 48.0 + 3 * index, power_w=140.0 + 70 * index,
+            power_limit_w=700.0, sampled_at=iso(at), stale=index == 7,
+            problem="the driver has not answered for 40 s" if index == 7 else None,
+            processes=[DeviceProcess(pid=50_000 + index, name="python -m engine train", used_bytes=int(used * 0.9))],
+        ))  # fmt: skip
+    return replace(gpu_host(at), name="farm", devices=[*found, gpu_host(at).devices[1]])
+
+
+def many_checkpoints(count: int) -> Checkpoints:
+    found = [
+        Checkpoint(path=f"/srv/models/run_{index // 10:04d}/best_model_epoch{index:05d}.pth", cycle=index // 10, epoch=index % 60,
+                   accuracy=0.6 + 0.27 * (1 - math.exp(-index / 900)), bytes=8_600_000 + index, sha256=f"{index:064x}",
+                   saved_at=iso(-(count - index) * 600), state="tobe" if index == count - 1 else "asis" if index == count - 11 else "new")
+        for index in range(count - 1, -1, -1)
+    ]  # fmt: skip
+    return Checkpoints(checkpoints=found, total=count)
+
+
+def busy() -> Script:
+    script = Script()
+    bake = Bake(
+        release=OLD, replaced="7d10a9be" + "2" * 56, since=iso(-1080), until=iso(720), requests=44_870, errors=3
+    )
+    second = replace(progress(0).runs[0], run="0043", status="running", device="cuda", epoch=4, epochs=20, step=80, steps=312,
+                     points=points(3), points_total=3, loss=1.41, accuracy=0.41, best=Best(epoch=3, accuracy=0.41), eta_s=740.0)  # fmt: skip
+    script.say(0, HOME, "slots", slots(0, "live", bake))
+    for at in range(0, 61, 3):
+        script.say(at, HOME, "devices", laptop(at))
+        script.say(at, "farm", "devices", farm(at))
+    script.say(60, HOME, "slots", slots(60, "live", bake))
+    script.say(
+        60,
+        HOME,
+        "runs",
+        replace(
+            runs(),
+            runs=[Run(run="0043", status="running", model="vit_tiny", device="cuda", epochs=20), *runs().runs],
+            total=43,
+        ),
+    )
+    script.say(60, HOME, "progress", Progress(runs=[second, progress(60).runs[0]], total=2))
+    script.say(60, HOME, "checkpoints", many_checkpoints(200))
+    script.say(60, HOME, "ab", Ab(comparison=asking(60), gate=GATE, total=15))
+    script.say(60, HOME, "events", events(60))
+    script.say(60, HOME, "health", health(60))
     return script
 
 
@@ -306,3 +399,4 @@ if __name__ == "__main__":
     evening().write("evening.jsonl")
     trouble().write("trouble.jsonl")
     empty().write("empty.jsonl")
+    busy().write("busy.jsonl")
