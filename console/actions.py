@@ -28,10 +28,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("ab", "A/B", "Ask both slots the same labelled images", ("a",), "Do", True, True),
     Action("promote", "promote", "TO-BE becomes AS-IS, behind the gate and with a backup", ("p",), "Do", True, True),
     Action("rollback", "roll back", "Choose a backup and put it back on AS-IS", ("r",), "Do", True, True),
-    Action("train", "train", "Start a training in the background", ("t",), "Do", True, True),
     Action("undo", "undo", "Put back what AS-IS held before its last change", ("u",), "Do", True, True),
+    Action("train", "train", "Start a training in the background", ("t",), "Do", True, True),
+    Action("stop", "stop training", "Stop the selected training; it can be gone on with", ("x",), "Do", True),
+    Action("resume", "resume training", "Go on with a training that was interrupted", ("R",), "Do", True),
     Action("deploy", "deploy", "The selected checkpoint straight to TO-BE, through the same checks", ("d",), "Do", True),
-    Action("resume", "resume run", "Go on with the newest training that was interrupted", ("R",), "Do", True),
     Action("serve", "serve", "Serve the slots in the background, until they are stopped", ("S",), "Do", True),
     Action("hold", "hold", "Keep TO-BE as it is, or let it change again", ("H",), "Do", True),
     Action("reject", "reject", "Never deploy TO-BE's release again", ("X",), "Do", True),
@@ -40,6 +41,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("pane_checkpoints", "checkpoints", "Go to checkpoints", ("3",), "Panes"),
     Action("pane_compare", "compare", "Go to the comparison", ("4",), "Panes"),
     Action("pane_events", "events", "Go to events", ("5",), "Panes"),
+    Action("pane_log", "log", "Go to the log of a run or a slot", ("6",), "Panes"),
+    Action("pane_slots", "slots", "Go to both slots", ("7",), "Panes"),
     Action("pane_next", "next pane", "Go to the next pane", ("tab", "right", "l"), "Panes"),
     Action("pane_previous", "previous pane", "Go to the previous pane", ("shift+tab", "left", "h"), "Panes"),
     Action("zoom", "zoom", "The pane alone, as large as the terminal; again for all panes", ("z",), "Panes"),
@@ -50,14 +53,17 @@ ACTIONS: tuple[Action, ...] = (
     Action("top", "first row", "To the first row", ("home", "g"), "Move"),
     Action("bottom", "last row", "To the last row", ("end", "G"), "Move"),
     Action("open", "details", "All that is known of the selected row", ("enter",), "Look"),
+    Action("subject", "go to subject", "From an event to what it is about", ("f",), "Look"),
+    Action("images", "images", "The images on which the slots differ, drawn", ("i",), "Look", when="live"),
+    Action("log", "choose a log", "Which log pane 6 shows: a slot's, a run's, the last command's", ("L",), "Look",
+           when="live"),
     Action("filter", "filter", "Show only rows that contain a text", ("slash",), "Look", footer=True),
-    Action("sort", "sort", "Sort the checkpoints by the next column", ("o",), "Look"),
-    Action("reverse", "reverse", "Turn the order of the checkpoints round", ("O",), "Look"),
+    Action("sort", "sort", "Sort the list by the next column", ("o",), "Look"),
+    Action("reverse", "reverse", "Turn the order of the list round", ("O",), "Look"),
     Action("mark", "mark", "Mark a checkpoint; two marked ones are compared", ("m",), "Look"),
-    Action("log", "log", "The output of the last command that was started here", ("L",), "Look"),
-    Action("copy", "copy", "Copy the selected row's hash or path", ("y",), "Look"),
+    Action("copy", "copy", "Copy the selected row's hash, path or name", ("y",), "Look"),
     Action("picture", "picture", "Write what is on the screen to an SVG file", ("w",), "Look"),
-    Action("theme", "theme", "The next theme", ("T",), "Look"),
+    Action("theme", "theme", "Choose a theme; each is tried on while it is chosen", ("T",), "Look"),
     Action("replay_pause", "pause", "Stop or go on with the recording", ("space",), "Replay", footer=True, when="replay"),
     Action("replay_back", "back", "Ten seconds back", ("left_square_bracket",), "Replay", footer=True, when="replay"),
     Action("replay_on", "on", "Ten seconds on", ("right_square_bracket",), "Replay", footer=True, when="replay"),
@@ -88,6 +94,6 @@ def key_table() -> str:
     lines = ["| key | does | in words |", "|---|---|---|"]
     for action in ACTIONS:
         keys = " ".join(f"`{sign(key)}`" for key in action.keys)
-        where = " (in a replay)" if action.when == "replay" else ""
+        where = {"replay": " (in a replay)", "live": " (not in a replay)"}.get(action.when, "")
         lines.append(f"| {keys} | {action.label}{where} | {action.help} |")
     return "\n".join(lines)

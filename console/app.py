@@ -1,4 +1,4 @@
-"""The console's app: panes on a plan, the feed's messages in, keys and clicks to actions."""
+"""The console's app: the feed's messages in, keys and clicks to actions, sheets over the board."""
 
 from __future__ import annotations
 
@@ -11,35 +11,28 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.message import Message
 from textual.screen import Screen
-from textual.widget import Widget
 
 from console import deeds, layout
 from console.actions import ACTIONS, BY_ID, Action
+from console.board import Board, brand, place, under_way
 from console.commands import Commands, Outcome
-from console.feed import Feed
+from console.compositor import ConsoleScreen
+from console.desk import Panel
+from console.feed import Feed, LiveFeed
+from console.follower import Follower
 from console.glyphs import ASCII, UNICODE
 from console.options import Options
-from console.panes import checkpoints, compare, devices, frame, road, slots, training
-from console.panes import events as event_log
+from console.orders import Refused
+from console.panes import frame
 from console.replay import Replay
-from console.sheets.base import Sheet
 from console.store import Store
 from console.theme import ConsoleTheme, load_themes, stamp
 from console.view import Ui, View
-from console.widgets.canvas import Canvas
 from console.widgets.entry import Entry
 from console.wire import tighten
 from console.words import _
 
-BRAND = "UNDERSTUDY"
 TICK_S = 5.0
-DRAW = {
-    "devices": devices.draw,
-    "training": training.draw,
-    "checkpoints": checkpoints.draw,
-    "compare": compare.draw,
-    "events": event_log.draw,
-}
 
 
 class ConsoleApp(App[None], inherit_bindings=False):
@@ -56,7 +49,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     """
 
     class Arrived(Message):
-        """Something new lies with the feed."""
+        """Something new lies with the feed, or with the log that is followed."""
 
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, type(self))
@@ -67,6 +60,13 @@ class ConsoleApp(App[None], inherit_bindings=False):
         def __init__(self, outcome: Outcome) -> None:
             super().__init__()
             self.outcome = outcome
+
+    class Answered(Message):
+        """The engine has answered a question; `done` is to be told on this thread."""
+
+        def __init__(self, done: Callable[[], None]) -> None:
+            super().__init__()
+            self.done = done
 
     def __init__(
         self,
@@ -86,32 +86,32 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._disable_tooltips = self._disable_notifications = True
         self.animation_level = "none"
         self.feed = feed
-        self.replaying = isinstance(feed, Replay)
         self.store = store or Store()
         self._clock = now
-        # Textual cuts every row at the edges of the widgets below it too: a double-width character that
-        # lies on such an edge is lost, so that in Korean the panes are hidden while a sheet is open
-        self._wide = options.language == "ko"
         self.ui = Ui()
         self.glyphs = ASCII if options.ascii else UNICODE
         self.keys = keys
         self.by_key = {key: action for action, names in keys.items() for key in names}
-        self.commands = commands or Commands(self._ended)
+        self.commands = commands or Commands(lambda outcome: self._post(self.Ended(outcome)))
+        self.log_lines = Follower(options, self.commands, self._wake)
         self.notice: tuple[str, str] = ("", "")
-        self.sheet: Sheet | None = None
-        self.plan = layout.plan(80, 24, self.ui.focus)
-        self._devices_rows = 0
+        self.sheet: Panel | None = None
+        self.board = Board(self.look)
         self._spots: list[tuple[int, int, str]] = []
-        self._canvases: dict[str, Canvas] = {}
         self.theme_folders: list[Path] | None = None
         self._themes_stamp = stamp()
 
+    @property
+    def replaying(self) -> bool:
+        return isinstance(self.feed, Replay)
+
     # building ------------------------------------------------------------------------------------------
 
+    def get_default_screen(self) -> Screen[Any]:
+        return ConsoleScreen()
+
     def compose(self) -> ComposeResult:
-        for name in ("frame", "road", "asis", "tobe", *layout.PANES, "footer"):
-            self._canvases[name] = Canvas(self.look, id=name)
-            yield self._canvases[name]
+        yield from self.board
         self.filter = Entry(self.look, id="filter", prompt="/ ", ground="background")
         yield self.filter
 
@@ -122,17 +122,20 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.store.feed_since = self._now()
             self.feed.start(self._wake)
 
-    def _wake(self) -> None:
-        self.post_message(self.Arrived())
+    def _post(self, message: Message) -> None:
+        """From any thread; what comes after the end is dropped."""
+        if self.is_running:
+            self.post_message(message)
 
-    def _ended(self, outcome: Outcome) -> None:
-        self.post_message(self.Ended(outcome))
+    def _wake(self) -> None:
+        self._post(self.Arrived())
 
     def _now(self) -> float:
         """The present time; a recording has its own."""
         return self.feed.now if isinstance(self.feed, Replay) else self._clock()
 
     def on_unmount(self) -> None:
+        self.log_lines.stop()
         if self.feed is not None:
             self.feed.stop()
 
@@ -140,20 +143,17 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.call_after_refresh(self.arrange)
 
     def arrange(self) -> None:
-        """Put every canvas where the plan for this size wants it."""
+        """Lay out anew for the size, the focus and the zoom."""
         width, height = self.size
-        self.plan = plan = layout.plan(width, height, self.ui.focus, self.ui.zoomed, self._devices_rows)
-        placed = {"road": (0, 0, width, plan.road), "footer": (0, height - 1, width, 1)}
-        for name, canvas in self._canvases.items():
-            if name == "frame":
-                continue
-            region = placed.get(name) or plan.region(name)
-            hidden = self._wide and self.sheet is not None and name in layout.BOXES
-            canvas.display = bool(region and region[2] > 0 and region[3] > 0 and not hidden)
-            if region and canvas.display:
-                _place(canvas, *region)
-        _place(self.filter, 1, height - 1, max(1, width - 2), 1)
+        self.board.arrange(self.size, self.ui)
+        place(self.filter, 1, height - 1, max(1, width - 2), 1)
+        self._look_at_log()
         self.redraw()
+
+    def _look_at_log(self) -> None:
+        """A log is followed while its pane is on the screen; a recording holds none."""
+        if isinstance(self.feed, LiveFeed) and self.store.runs is not None:
+            self.log_lines.look(self.view(), self.board.shows("log"))
 
     def _display(self, screen: Screen[Any], renderable: Any) -> None:
         super()._display(screen, tighten(renderable))
@@ -161,52 +161,22 @@ class ConsoleApp(App[None], inherit_bindings=False):
     # drawing -------------------------------------------------------------------------------------------
 
     def view(self) -> View:
-        return View(self.store, self._now(), self.glyphs, self.ui, self.keys)
+        return View(self.store, self._now(), self.glyphs, self.ui, self.keys, self.log_lines.shown)
 
     def redraw(self) -> None:
         """Every canvas draws its rows anew; only cells that changed go out."""
-        if not self._canvases:
-            return
         view = self.view()
-        if (needed := devices.rows_needed(view)) != self._devices_rows:
-            self._devices_rows = needed
-            self.arrange()
-            return
-        plan = self.plan
-        show = self._canvases
-        show["frame"].show(frame.draw(view, plan))
-        show["road"].show(road.draw(view, plan.width, plan.road, self.brand()))
-        for name in ("asis", "tobe"):
-            if region := plan.region(name):
-                show[name].show(slots.draw(view, name, region[2], region[3]))
-        for name, draw in DRAW.items():
-            if region := plan.region(name):
-                show[name].show(draw(view, region[2], region[3]))
+        self.board.draw(view, self.size, brand(self.feed, self.options.readonly))
         self.draw_footer()
         if self.sheet is not None and self.sheet.is_mounted:
             self.sheet.draw(view)
 
     def draw_footer(self) -> None:
         offered = [action for action in ACTIONS if self.offered(action)]
-        row, self._spots = frame.footer(self.plan.width, offered, self.keys, self.notice, self.tail())
-        self._canvases["footer"].show([row])
-
-    def tail(self) -> str:
-        """What the last line says at its end: what runs, and lines of the feed that could not be read."""
-        said = []
-        if self.feed is not None and self.feed.damaged:
-            said.append(f"{_('damaged lines')}: {self.feed.damaged}")
-        if under_way := self.commands.under_way():
-            said.append(f"{_('running')}: {', '.join(under_way)}")
-        return "  ".join(said)
-
-    def brand(self) -> str:
-        words = [BRAND]
-        if isinstance(self.feed, Replay):
-            words = [_("PAUSED") if self.feed.paused else f"{_('REPLAY')} {self.feed.speed:g}×"]
-        elif self.options.readonly:
-            words = [_("READ ONLY")]
-        return " ".join(words)
+        row, self._spots = frame.footer(
+            self.board.plan.width, offered, self.keys, self.notice, under_way(self.feed, self.commands)
+        )
+        self.board.footer(row)
 
     def tick(self) -> None:
         """Ages go on by themselves; theme files that were changed are read again."""
@@ -214,6 +184,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if now != self._themes_stamp:
             self._themes_stamp = now
             self.reload_themes()
+        self._look_at_log()
         self.redraw()
 
     def reload_themes(self) -> None:
@@ -221,19 +192,18 @@ class ConsoleApp(App[None], inherit_bindings=False):
         themes, faults = load_themes(self.theme_folders)
         self.themes = {**self.themes, **themes}
         if self.themes[self.look.name] != self.look:
-            self.choose_theme(self.look.name)
+            self.wear(self.look.name)
         if faults:
             self.say("  ".join(str(fault) for fault in faults), "danger")
 
-    def choose_theme(self, name: str) -> None:
+    def wear(self, name: str) -> None:
         """Draw with another theme from now on."""
         self.look = self.themes[name]
         self.ansi_color = self.look.terminal
-        for canvas in (*self._canvases.values(), self.filter):
-            canvas.restyle(self.look)
+        self.board.restyle(self.look)
+        self.filter.restyle(self.look)
         if self.sheet is not None:
             self.sheet.restyle(self.look)
-        self.say(f"{_('theme')}: {name}", "dim")
 
     def say(self, sentence: str, role: str = "") -> None:
         """One sentence on the last line, until the next key."""
@@ -258,6 +228,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if state != self.store.feed:
             self.store.feed_since = now
         self.store.feed, self.store.feed_why = ("offline" if feed.problem else "live"), feed.problem
+        self._look_at_log()
         self.redraw()
 
     def on_console_app_ended(self, event: Ended) -> None:
@@ -265,6 +236,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.say(outcome.sentence, outcome.role)
         if outcome.role == "danger":
             self.bell()
+
+    def on_console_app_answered(self, event: Answered) -> None:
+        event.done()
 
     # what a person does --------------------------------------------------------------------------------
 
@@ -301,15 +275,16 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.draw_footer()
         self.do(action)
 
-    async def _sheet_key(self, sheet: Sheet, event: events.Key) -> None:
+    async def _sheet_key(self, sheet: Panel, event: events.Key) -> None:
         event.prevent_default()
         event.stop()
-        if event.key == "escape" or (event.key == "q" and not isinstance(self.focused, Entry)):
+        typing = isinstance(self.focused, Entry)
+        if event.key == "escape" or (event.key == "q" and not typing):
             self.close_sheet(sheet)
         elif event.key in ("tab", "shift+tab"):
             sheet.move_focus(1 if event.key == "tab" else -1)
-        elif not sheet.key(event.key) and event.key in ("left", "right", "up", "down", "h", "l"):
-            sheet.move_focus(1 if event.key in ("right", "down", "l") else -1)
+        elif not sheet.key(event.key) and event.key in ("left", "right", "up", "down", "h", "j", "k", "l"):
+            sheet.move_focus(1 if event.key in ("right", "down", "l", "j") else -1)
 
     def do(self, action: str) -> None:
         """Do an action of the registry; one that is refused here says why."""
@@ -320,8 +295,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
             )
             self.say(said, "warning")
             return
-        if self.offered(wanted):
+        if not self.offered(wanted):
+            return
+        try:
             deeds.DEEDS[action](self)
+        except Refused as refused:
+            self.say(str(refused), refused.role)
+
+    def later(self, action: str) -> None:
+        self.call_later(self.do, action)
 
     def on_click(self, event: events.Click) -> None:
         name = event.widget.id if event.widget is not None else None
@@ -336,10 +318,16 @@ class ConsoleApp(App[None], inherit_bindings=False):
             deeds.click(self, str(name), event.y)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        deeds.move(self, 3)
+        self._scrolled(1)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        deeds.move(self, -3)
+        self._scrolled(-1)
+
+    def _scrolled(self, steps: int) -> None:
+        if self.sheet is not None:
+            self.sheet.key("down" if steps > 0 else "up")
+        else:
+            deeds.move(self, 3 * steps)
 
     def on_entry_changed(self, event: Entry.Changed) -> None:
         deeds.filtered(self, event.entry.value)
@@ -347,25 +335,33 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def on_entry_submitted(self, _event: Entry.Submitted) -> None:
         deeds.end_filter(self)
 
+    def focus_filter(self, wanted: str) -> None:
+        self.filter.set(wanted)
+        self.filter.styles.display = "block"
+        self.filter.focus()
+
+    def leave_filter(self) -> None:
+        self.filter.styles.display = "none"
+        self.screen.set_focus(None)
+
     # sheets and commands -------------------------------------------------------------------------------
 
-    def open_sheet(self, sheet: Sheet) -> None:
+    def open_sheet(self, sheet: Panel) -> None:
         if self.sheet is None:
             self.sheet = sheet
             self.screen.mount(sheet)
-            if self._wide:
-                self.arrange()
 
-    def close_sheet(self, sheet: Sheet) -> None:
+    def close_sheet(self, sheet: Panel) -> None:
         if self.sheet is sheet:
             self.sheet = None
             self.screen.set_focus(None)
             sheet.remove()
-            if self._wide:
-                self.arrange()
+            sheet.closed()
 
     def run_engine(self, verb: str, *words: str) -> None:
-        """Start an engine command; its outcome is said on the last line."""
+        if verb in self.commands.running:
+            self.say(f"{verb} {_('is still running')}", "warning")
+            return
         try:
             self.commands.start(self.options.engine(verb, *words, "--json"), verb)
         except OSError as error:
@@ -373,8 +369,30 @@ class ConsoleApp(App[None], inherit_bindings=False):
             return
         self.say(f"{verb} {_('started')}", "dim")
 
+    def ask_engine(self, verb: str, *words: str, done: Callable[[dict[str, Any], str], None]) -> None:
+        def told(answer: dict[str, Any], problem: str) -> None:
+            self._post(self.Answered(lambda: done(answer, problem)))
 
-def _place(widget: Widget, x: int, y: int, width: int, height: int) -> None:
-    widget.styles.offset = (x, y)
-    widget.styles.width = width
-    widget.styles.height = height
+        self.commands.ask(self.options.engine(verb, *words, "--json"), told)
+
+    def follow(self, log: str) -> None:
+        self.log_lines.choose(log)
+        self.ui.focus = "log"
+        self.ui.places.pop("log", None)
+        self.arrange()
+
+    def last_command(self) -> str:
+        return self.commands.last.stem if self.commands.last else ""
+
+    def clip(self, found: str) -> Path:
+        self.copy_to_clipboard(found)
+        kept = self.commands.folder.parent / "clipboard.txt"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(found + "\n", encoding="utf-8")
+        return kept
+
+    def picture(self) -> str:
+        return self.export_screenshot(title="Understudy")
+
+    def leave(self) -> None:
+        self.exit()

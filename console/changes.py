@@ -2,170 +2,147 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Callable
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
-from console import text
-from console.panes import checkpoints
+from console import orders, text
+from console.desk import Desk
+from console.orders import Refused
+from console.panes import checkpoints, training
 from console.sheets.asking import Ask
 from console.sheets.base import Field
+from console.sheets.choosing import Choice, Choose
 from console.sheets.slots import Promote, Rollback
 from console.widgets.rows import Row
 from console.words import _
-
-if TYPE_CHECKING:
-    from console.app import ConsoleApp
+from engine.protocol import Run
 
 
-def _live(app: ConsoleApp, kind: str = "slots") -> bool:
-    """Nothing is changed by figures that may be old."""
-    fresh = app.view().fresh(kind)
-    if fresh.state == "live":
-        return True
-    app.say(_("refused: the figures are not live") + (f" ({fresh.why})" if fresh.why else ""), "danger")
-    return False
+def promote(desk: Desk) -> None:
+    desk.open_sheet(Promote(desk, orders.Promotion.of(desk.view())))
 
 
-def _run(app: ConsoleApp, verb: str, *words: str) -> None:
-    if verb in app.commands.running:
-        app.say(f"{verb} {_('is still running')}", "warning")
-        return
-    app.run_engine(verb, *words)
+def rollback(desk: Desk) -> None:
+    orders.live(desk.view())
+    desk.open_sheet(Rollback(desk))
 
 
-def promote(app: ConsoleApp) -> None:
-    if not _live(app):
-        return
-    slots = app.store.slots
-    if slots is None or slots.tobe.release is None:
-        app.say(_("nothing to promote: TO-BE is empty"), "warning")
-    elif slots.tobe.release == slots.asis.release:
-        app.say(_("nothing to promote: both slots hold the same release"), "warning")
-    else:
-        app.open_sheet(Promote(app))
+def undo(desk: Desk) -> None:
+    desk.open_sheet(Rollback(desk, only=orders.undo(desk.view()).name))
 
 
-def rollback(app: ConsoleApp) -> None:
-    if _live(app):
-        app.open_sheet(Rollback(app))
+def sync(desk: Desk) -> None:
+    desk.run_engine("sync")
 
 
-def undo(app: ConsoleApp) -> None:
-    if _live(app):
-        app.open_sheet(Rollback(app, undo=True))
-
-
-def sync(app: ConsoleApp) -> None:
-    _run(app, "sync")
-
-
-def ab(app: ConsoleApp) -> None:
-    if not _live(app):
-        return
-    slots = app.store.slots
-    if slots is None or slots.asis.release is None or slots.tobe.release is None:
-        app.say(_("a comparison needs a release in both slots"), "warning")
-        return
+def ab(desk: Desk) -> None:
+    slots = orders.comparable(desk.view())
     lines = [
         Row(_("Both slots answer the same labelled images; nothing is changed."), ""),
         Row("AS-IS ", "dim").put(text.short(slots.asis.release), "asis"),
         Row("TO-BE ", "dim").put(text.short(slots.tobe.release), "tobe"),
     ]
     fields = [Field("images", _("images (empty: as configured)"))]
-
-    def act(sheet: Ask) -> str | None:
-        images = sheet.value("images")
-        if images and not (images.isdigit() and int(images) > 0):
-            return _("the number of images is a whole number above 0")
-        _run(app, "ab", *(("--images", images) if images else ()))
-        return None
-
-    app.open_sheet(Ask(app, "A/B", lines, _("Compare"), act, fields))
+    desk.open_sheet(
+        Ask(desk, "A/B", lines, _("Compare"), lambda sheet: orders.compare(sheet.value("images")), fields)
+    )
 
 
-def train(app: ConsoleApp) -> None:
+def train(desk: Desk) -> None:
     lines = [
         Row(_("Starts a training in the background; it goes on when the console is left.")),
         Row(_("Settings as for the engine, e.g. training.epochs=10 model=litecnn_pro"), "dim"),
     ]
-
-    def act(sheet: Ask) -> str | None:
-        try:
-            words = shlex.split(sheet.value("settings"))
-        except ValueError as error:
-            return str(error)
-        wrong = next((word for word in words if "=" not in word), None)
-        if wrong:
-            return f"'{wrong}' {_('is not section.key=value')}"
-        _run(app, "train", "--detach", *words)
-        return None
-
-    app.open_sheet(Ask(app, _("Train"), lines, _("Start"), act, [Field("settings", _("settings"))]))
-
-
-def resume(app: ConsoleApp) -> None:
-    runs = app.store.runs
-    stopped = [run for run in runs.runs if run.status in ("interrupted", "lost")] if runs else []
-    if not stopped:
-        app.say(_("no training that was interrupted"), "dim")
-        return
-    run = stopped[0]
-    lines = [Row(_("Goes on with run") + " ").put(run.run, "bold").put(f" ({_(run.status)})", "warning")]
-    app.open_sheet(
-        Ask(
-            app,
-            _("Resume"),
-            lines,
-            _("Resume"),
-            lambda _sheet: _run(app, "train", "--detach", "--resume", run.run),
-        )
+    fields = [Field("settings", _("settings"))]
+    desk.open_sheet(
+        Ask(desk, _("Train"), lines, _("Start"), lambda sheet: orders.train(sheet.value("settings")), fields)
     )
 
 
-def deploy(app: ConsoleApp) -> None:
-    one = checkpoints.selected(app.view())
-    if one is None or not _live(app):
+def stop(desk: Desk) -> None:
+    _of_runs(desk, orders.running_runs(desk.view()), _("Stop training"), _stop)
+
+
+def _stop(desk: Desk, run: Run) -> None:
+    lines = [
+        Row(_("Stops run") + " ").put(run.run, "bold").put(f"  {run.model or ''}", "dim"),
+        Row(_("It ends after the step it is in, keeps its state, and can be gone on with."), "dim"),
+    ]
+    desk.open_sheet(
+        Ask(desk, _("Stop training"), lines, _("Stop"), lambda _sheet: orders.stop(run.run), grave=True)
+    )
+
+
+def resume(desk: Desk) -> None:
+    _of_runs(desk, orders.stopped_runs(desk.view()), _("Resume training"), _resume)
+
+
+def _resume(desk: Desk, run: Run) -> None:
+    lines = [Row(_("Goes on with run") + " ").put(run.run, "bold").put(f" ({_(run.status)})", "warning")]
+    desk.open_sheet(Ask(desk, _("Resume training"), lines, _("Resume"), lambda _sheet: orders.resume(run.run)))
+
+
+def _of_runs(desk: Desk, runs: list[Run], heading: str, ask: Callable[[Desk, Run], None]) -> None:
+    """The run that is selected, else the only one, else one that the person chooses."""
+    one = training.selected(desk.view()) if desk.ui.focus == "training" else None
+    chosen = [run for run in runs if one and run.run == one.name and one.host == desk.store.home] or runs
+    if len(chosen) == 1:
+        ask(desk, chosen[0])
         return
+    desk.open_sheet(Choose(desk, heading, [_choice(desk, run, ask) for run in runs]))
+
+
+def _choice(desk: Desk, run: Run, ask: Callable[[Desk, Run], None]) -> Choice:
+    return Choice(run.run, f"{_(run.status)}  {run.model or ''}  {run.device or ''}", lambda: ask(desk, run))
+
+
+def deploy(desk: Desk) -> None:
+    orders.live(desk.view())
+    one = checkpoints.selected(desk.view())
+    if one is None:
+        raise Refused(_("choose a checkpoint first"), "dim")
     lines = [
         Row(_("To TO-BE, through the same checks as sync:")),
         Row(PurePath(one.path).name, "bold").put(f"  {text.percent(one.accuracy)}  {text.size(one.bytes)}", "dim"),
         Row(one.path, "dim"),
     ]
-    app.open_sheet(Ask(app, _("Deploy"), lines, _("Deploy"), lambda _sheet: _run(app, "deploy", one.path)))
+    desk.open_sheet(Ask(desk, _("Deploy"), lines, _("Deploy"), lambda _sheet: ("deploy", one.path)))
 
 
-def serve(app: ConsoleApp) -> None:
-    slots = app.store.slots
-    down = [name for name in ("asis", "tobe") if slots is None or getattr(slots, name).state == "down"]
-    if not down:
-        app.say(_("both slots are served"), "dim")
-        return
-    which = "all" if len(down) == 2 else down[0]
+def serve(desk: Desk) -> None:
+    down = orders.down_slots(desk.view())
     lines = [
         Row(_("Serves") + " ").put(" ".join("AS-IS" if name == "asis" else "TO-BE" for name in down), "bold"),
         Row(_("It goes on when the console is left; `service install` makes it start with the host."), "dim"),
     ]
-    app.open_sheet(Ask(app, _("Serve"), lines, _("Serve"), lambda _sheet: _run(app, "serve", which)))
+    desk.open_sheet(Ask(desk, _("Serve"), lines, _("Serve"), lambda _sheet: orders.serve(down)))
 
 
-def hold(app: ConsoleApp) -> None:
-    held = app.store.health.held if app.store.health else None
+def hold(desk: Desk) -> None:
+    held = orders.held(desk.view())
     if held is not None:
         lines = [Row(_("TO-BE is kept as it is")).put(f" ({held.by or ''} {held.reason or ''})", "dim")]
-        app.open_sheet(
-            Ask(app, _("Let TO-BE change again"), lines, _("Unhold"), lambda _sheet: _run(app, "unhold"))
-        )
+        desk.open_sheet(Ask(desk, _("Let TO-BE change again"), lines, _("Unhold"), lambda _sheet: ("unhold",)))
         return
     lines = [Row(_("Keeps TO-BE as it is: sync goes on looking, but deploys nothing."))]
-    app.open_sheet(Ask(app, _("Hold TO-BE"), lines, _("Hold"), lambda _sheet: _run(app, "hold")))
+    fields = [Field("reason", _("reason (may be empty)"))]
+    desk.open_sheet(
+        Ask(desk, _("Hold TO-BE"), lines, _("Hold"), lambda sheet: orders.hold(sheet.value("reason")), fields)
+    )
 
 
-def reject(app: ConsoleApp) -> None:
-    slots = app.store.slots
-    release = slots.tobe.release if slots else None
-    if release is None or not _live(app):
-        app.say(_("TO-BE is empty"), "warning") if release is None else None
-        return
+def reject(desk: Desk) -> None:
+    release = orders.candidate(desk.view())
     lines = [Row(_("Never deploys this release again:") + " ").put(text.short(release), "bold tobe")]
-    app.open_sheet(Ask(app, _("Reject"), lines, _("Reject"), lambda _sheet: _run(app, "reject", release)))
+    fields = [Field("reason", _("reason (may be empty)"))]
+    desk.open_sheet(
+        Ask(
+            desk,
+            _("Reject"),
+            lines,
+            _("Reject"),
+            lambda sheet: orders.reject(desk.view(), release, sheet.value("reason")),
+            fields,
+            grave=True,
+        )
+    )

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from console import text
-from console.words import _
+from console.words import _, said
+
+ASK_S = 60.0
+KEPT_LINES = 500
 
 
 @dataclass(frozen=True)
@@ -67,35 +70,89 @@ class Commands:
         threading.Thread(target=self._wait, args=(child, verb, log, answer), daemon=True).start()
         return log
 
+    def ask(self, command: list[str], done: Callable[[dict[str, Any], str], None]) -> None:
+        """Run a command that only answers; `done` is told, from a thread, its object and what was wrong ("")."""
+        threading.Thread(target=self._ask, args=(command, done), daemon=True).start()
+
+    def _ask(self, command: list[str], done: Callable[[dict[str, Any], str], None]) -> None:
+        try:
+            answer = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_S, start_new_session=True
+            )
+        except subprocess.TimeoutExpired:
+            done({}, _("the engine did not answer in time"))
+            return
+        except OSError as error:
+            done({}, f"{_('cannot start')}: {error.strerror}")
+            return
+        found = _object(answer.stdout.decode(errors="replace").splitlines())
+        if isinstance(found.get("error"), dict):
+            done({}, said(_error(found["error"])))
+        elif answer.returncode:
+            lines = answer.stderr.decode(errors="replace").strip().splitlines()
+            done({}, lines[-1] if lines else f"{_('exit')} {answer.returncode}")
+        else:
+            done(found, "")
+
     def _wait(self, child: subprocess.Popen[bytes], verb: str, log: Path, answer: Path) -> None:
         code = child.wait()
         self.running.pop(verb, None)
         self.done(Outcome(verb, code, _sentence(verb, code, _read(answer), log), log))
 
 
+class CommandLog:
+    """What a started command has said so far, for the log pane."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+        self.lines: list[str] = []
+        self.problem = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read it again: what went wrong, then the answer."""
+        self.lines, self.problem = [], ""
+        for file in (self.path, self.path.with_suffix(".json")):
+            try:
+                self.lines += file.read_text(encoding="utf-8", errors="replace").splitlines()[-KEPT_LINES:]
+            except OSError as error:
+                self.problem = f"{file.name}: {error.strerror}"
+
+
 def _read(answer: Path) -> dict[str, Any]:
     try:
-        lines = answer.read_text(encoding="utf-8", errors="replace").splitlines()
+        return _object(answer.read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return {}
+
+
+def _object(lines: list[str]) -> dict[str, Any]:
+    """The JSON object on the last line; {} where there is none."""
+    try:
         value = json.loads(lines[-1]) if lines else {}
-    except (OSError, ValueError):
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
+def _error(error: dict[str, Any]) -> str:
+    hint = f": {error['hint']}" if error.get("hint") else ""
+    return f"{error.get('message', _('failed'))}{hint}"
+
+
 def _sentence(verb: str, code: int, answer: dict[str, Any], log: Path) -> str:
     if isinstance(answer.get("error"), dict):
-        error = answer["error"]
-        hint = f": {error['hint']}" if error.get("hint") else ""
-        return f"{verb}: {error.get('message', _('failed'))}{hint}"
+        return f"{verb}: {said(_error(answer['error']))}"
     if code == 0:
         return _done(verb, answer)
     if isinstance(answer.get("reason"), str):
-        return f"{verb} {_('refused')}: {answer['reason']}"
+        return f"{verb} {_('refused')}: {said(answer['reason'])}"
     try:
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
-        said = []
-    return said[-1] if said else f"{verb}: {_('exit')} {code}"
+        lines = []
+    return lines[-1] if lines else f"{verb}: {_('exit')} {code}"
 
 
 def _done(verb: str, answer: dict[str, Any]) -> str:
@@ -112,8 +169,8 @@ def _done(verb: str, answer: dict[str, Any]) -> str:
         return f"{_('deployed')} {text.short(answer.get('release'))} → TO-BE"
     if verb == "ab":
         words = {"tobe": _("TO-BE is better"), "asis": _("AS-IS is better")}
-        said = words.get(str(answer.get("verdict")), _("undecided"))
-        return f"{_('compared')} {text.number(answer.get('n'))} {_('images')}: {said}"
+        verdict = words.get(str(answer.get("verdict")), _("undecided"))
+        return f"{_('compared')} {text.number(answer.get('n'))} {_('images')}: {verdict}"
     if verb == "train":
         return f"{_('training')} {answer.get('run', '')} {_(str(answer.get('status', 'started')))}"
     return f"{verb}: {_('done')}"

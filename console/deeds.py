@@ -5,265 +5,264 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from console import text
+from console.actions import BY_ID
+from console.desk import Desk
 from console.layout import PANES
-from console.panes import checkpoints, events, training
+from console.orders import Refused
+from console.panes import checkpoints, events, log, training
 from console.replay import Replay
-from console.widgets.rows import Row
 from console.words import _
 
-if TYPE_CHECKING:
-    from console.app import ConsoleApp
-
 PAGE = 10
-FILTERED = ("checkpoints", "events")
+LISTS = {"checkpoints": 1, "events": 0}  # a list's first row below the pane's edge
+Deed = Callable[[Desk], None]
 
 
 # panes and moving ------------------------------------------------------------------------------------
 
 
-def go(name: str) -> Callable[[ConsoleApp], None]:
-    """To a pane; once more, and it is zoomed."""
+def go(name: str) -> Deed:
+    """To a pane."""
 
-    def act(app: ConsoleApp) -> None:
-        app.ui.focus = name
-        app.arrange()
-
-    return act
-
-
-def step(steps: int) -> Callable[[ConsoleApp], None]:
-    def act(app: ConsoleApp) -> None:
-        app.ui.focus = PANES[(PANES.index(app.ui.focus) + steps) % len(PANES)]
-        app.arrange()
+    def act(desk: Desk) -> None:
+        desk.ui.focus = name
+        desk.arrange()
 
     return act
 
 
-def zoom(app: ConsoleApp) -> None:
-    app.ui.zoomed = not app.ui.zoomed
-    app.arrange()
+def step(steps: int) -> Deed:
+    def act(desk: Desk) -> None:
+        desk.ui.focus = PANES[(PANES.index(desk.ui.focus) + steps) % len(PANES)]
+        desk.arrange()
+
+    return act
 
 
-def move(app: ConsoleApp, steps: int) -> None:
-    place = app.ui.place(app.ui.focus)
+def zoom(desk: Desk) -> None:
+    desk.ui.zoomed = not desk.ui.zoomed
+    desk.arrange()
+
+
+def move(desk: Desk, steps: int) -> None:
+    place = desk.ui.place(desk.ui.focus)
     place.cursor = max(0, place.cursor + steps)
-    app.redraw()
+    desk.redraw()
 
 
-def jump(end: bool) -> Callable[[ConsoleApp], None]:
-    def act(app: ConsoleApp) -> None:
-        app.ui.place(app.ui.focus).cursor = 10**9 if end else 0
-        app.redraw()
+def jump(end: bool) -> Deed:
+    def act(desk: Desk) -> None:
+        desk.ui.place(desk.ui.focus).cursor = 10**9 if end else 0
+        desk.redraw()
 
     return act
 
 
-def click(app: ConsoleApp, name: str, row: int) -> None:
+def click(desk: Desk, name: str, row: int) -> None:
     """The mouse on a pane: it gets the focus, and a list's row the cursor."""
-    app.ui.focus = name
-    place = app.ui.place(name)
-    if name == "checkpoints" and row > 0:
-        place.cursor = place.top + row - 1
-    elif name == "events":
-        place.cursor = place.top + row
-    app.arrange()
+    desk.ui.focus = name
+    if name in LISTS and row >= LISTS[name]:
+        place = desk.ui.place(name)
+        place.cursor = place.top + row - LISTS[name]
+    desk.arrange()
 
 
 # looking ---------------------------------------------------------------------------------------------
 
 
-def start_filter(app: ConsoleApp) -> None:
-    if app.ui.focus not in FILTERED:
-        go("checkpoints")(app)
-    app.filter.set(app.ui.filters.get(app.ui.focus, ""))
-    app.filter.styles.display = "block"
-    app.filter.focus()
+def start_filter(desk: Desk) -> None:
+    desk.focus_filter(desk.ui.filters.get(desk.ui.focus, ""))
 
 
-def filtered(app: ConsoleApp, wanted: str) -> None:
-    app.ui.filters[app.ui.focus] = wanted.strip()
-    app.ui.place(app.ui.focus).cursor = 0
-    app.redraw()
+def filtered(desk: Desk, wanted: str) -> None:
+    desk.ui.filters[desk.ui.focus] = wanted.strip()
+    desk.ui.place(desk.ui.focus).cursor = 0
+    desk.redraw()
 
 
-def end_filter(app: ConsoleApp) -> None:
-    filtered(app, app.filter.value)
-    app.filter.styles.display = "none"
-    app.screen.set_focus(None)
+def end_filter(desk: Desk) -> None:
+    desk.leave_filter()
+    desk.redraw()
 
 
-def sort(app: ConsoleApp) -> None:
+def sort(desk: Desk) -> None:
     names = list(checkpoints.SORTS)
-    app.ui.sort = names[(names.index(app.ui.sort) + 1) % len(names)]
-    app.say(f"{_('sorted by')} {_(app.ui.sort)}", "dim")
-    app.redraw()
+    desk.ui.sort = names[(names.index(desk.ui.sort) + 1) % len(names)]
+    desk.say(f"{_('sorted by')} {_(desk.ui.sort)}", "dim")
+    desk.redraw()
 
 
-def reverse(app: ConsoleApp) -> None:
-    app.ui.descending = not app.ui.descending
-    app.redraw()
+def reverse(desk: Desk) -> None:
+    desk.ui.descending = not desk.ui.descending
+    desk.redraw()
 
 
-def mark(app: ConsoleApp) -> None:
+def mark(desk: Desk) -> None:
     """Mark the selected checkpoint; the second mark opens the two side by side."""
-    one = checkpoints.selected(app.view())
+    one = checkpoints.selected(desk.view())
     if one is None:
         return
-    if one.path in app.ui.marks:
-        app.ui.marks.remove(one.path)
+    if one.path in desk.ui.marks:
+        desk.ui.marks.remove(one.path)
     else:
-        app.ui.marks = [*app.ui.marks[-1:], one.path]
-    app.redraw()
-    if len(app.ui.marks) == 2:
+        desk.ui.marks = [*desk.ui.marks[-1:], one.path]
+    desk.redraw()
+    if len(desk.ui.marks) == 2:
         from console.sheets.details import compare_checkpoints
 
-        compare_checkpoints(app)
+        compare_checkpoints(desk)
 
 
-def details(app: ConsoleApp) -> None:
+def details(desk: Desk) -> None:
     from console.sheets.details import details as show
 
-    show(app)
+    show(desk)
 
 
-def log(app: ConsoleApp) -> None:
-    from console.sheets.asking import Read
+def subject(desk: Desk) -> None:
+    """From the selected event to the row, the run or the comparison that it is about."""
+    from console import subjects
 
-    path = app.commands.last
-    if path is None:
-        app.say(_("no command has been started here yet"), "dim")
-        return
-
-    def lines(_view: object, width: int) -> list[Row]:
-        rows: list[Row] = []
-        for file in (path, path.with_suffix(".json")):
-            try:
-                said = file.read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
-            except OSError as error:
-                said = [str(error)]
-            for line in said:
-                rows += [Row(part) for part in text.wrap(line, width)] or [Row()]
-        return rows or [Row(_("nothing was said yet"), "dim")]
-
-    app.open_sheet(Read(app, f"{_('Log')} {path.name}", lines))
+    event = events.selected(desk.view()) if desk.ui.focus == "events" else None
+    if event is None:
+        raise Refused(_("choose an event first"), "dim")
+    pane, row = subjects.find(desk.view(), event)
+    desk.ui.filters[pane] = ""
+    desk.ui.focus = pane
+    desk.ui.place(pane).cursor = row
+    desk.arrange()
 
 
-def copy(app: ConsoleApp) -> None:
-    """The selected row's hash, else its path, to the terminal's clipboard (OSC 52) and into a file."""
-    found = ""
-    if app.ui.focus == "events":
-        event = events.selected(app.view())
-        found = event.subject if event else ""
-    elif app.ui.focus == "training":
-        chosen = training.shown(app.view())
-        found = chosen[1].run if chosen else ""
-    else:
-        one = checkpoints.selected(app.view())
-        found = (one.sha256 or one.path) if one else ""
+def images(desk: Desk) -> None:
+    from console.sheets.images import Images
+
+    desk.open_sheet(Images(desk))
+
+
+def choose_log(desk: Desk) -> None:
+    from console.sheets.choosing import logs
+
+    desk.open_sheet(logs(desk))
+
+
+def copied(desk: Desk) -> str:
+    """What `copy` takes from the pane that has the focus: a hash, a path, a name or a line; "" for nothing."""
+    view = desk.view()
+    if desk.ui.focus == "events":
+        event = events.selected(view)
+        return event.subject if event else ""
+    if desk.ui.focus == "training":
+        run = training.selected(view)
+        return run.name if run else ""
+    if desk.ui.focus == "log":
+        lines = log.items(view)
+        return lines[max(0, min(view.ui.place("log").cursor, len(lines) - 1))] if lines else ""
+    if desk.ui.focus == "checkpoints":
+        one = checkpoints.selected(view)
+        return (one.sha256 or one.path) if one else ""
+    slots = view.store.slots
+    return (slots.tobe.release or slots.asis.release or "") if slots else ""
+
+
+def copy(desk: Desk) -> None:
+    """To the terminal's clipboard (OSC 52), and into a file for a terminal that does not take it."""
+    found = copied(desk)
     if not found:
-        app.say(_("nothing to copy here"), "dim")
-        return
-    app.copy_to_clipboard(found)
-    kept = app.commands.folder.parent / "clipboard.txt"
+        raise Refused(_("nothing to copy here"), "dim")
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(found + "\n", encoding="utf-8")
+        kept = desk.clip(found)
     except OSError as error:
-        app.say(f"{_('copied')} {text.clip(found, 20)} ({error.strerror})", "warning")
+        desk.say(f"{_('copied')} {text.clip(found, 20)} ({error.strerror})", "warning")
         return
-    app.say(f"{_('copied')} {text.clip(found, 20)} ({_('also in')} {kept})", "dim")
+    desk.say(f"{_('copied')} {text.clip(found, 20)} ({_('also in')} {kept})", "dim")
 
 
-def picture(app: ConsoleApp) -> None:
+def picture(desk: Desk) -> None:
     name = Path(f"understudy-{datetime.now():%Y%m%d-%H%M%S}.svg").absolute()
     try:
-        name.write_text(app.export_screenshot(title="Understudy"), encoding="utf-8")
+        name.write_text(desk.picture(), encoding="utf-8")
     except OSError as error:
-        app.say(f"{_('no picture')}: {error}", "danger")
+        desk.say(f"{_('no picture')}: {error}", "danger")
         return
-    app.say(f"{_('picture')}: {name}", "good")
+    desk.say(f"{_('picture')}: {name}", "good")
 
 
-def next_theme(app: ConsoleApp) -> None:
-    names = sorted(app.themes)
-    app.choose_theme(names[(names.index(app.look.name) + 1) % len(names)])
+def theme(desk: Desk) -> None:
+    from console.sheets.choosing import themes
+
+    desk.open_sheet(themes(desk))
 
 
-def close(app: ConsoleApp) -> None:
-    if app.ui.filters.get(app.ui.focus):
-        filtered(app, "")
-    elif app.ui.zoomed:
-        zoom(app)
-    elif app.ui.marks:
-        app.ui.marks = []
-        app.redraw()
+def close(desk: Desk) -> None:
+    if desk.ui.filters.get(desk.ui.focus):
+        filtered(desk, "")
+    elif desk.ui.zoomed:
+        zoom(desk)
+    elif desk.ui.marks:
+        desk.ui.marks = []
+        desk.redraw()
 
 
-def palette(app: ConsoleApp) -> None:
-    from console.sheets.asking import Palette
+def palette(desk: Desk) -> None:
+    from console.sheets.choosing import Palette
 
-    app.open_sheet(Palette(app))
+    desk.open_sheet(Palette(desk))
 
 
-def help_(app: ConsoleApp) -> None:
+def help_(desk: Desk) -> None:
     from console.sheets.asking import Read, help_lines
 
-    app.open_sheet(Read(app, _("Keys"), help_lines(app)))
+    desk.open_sheet(Read(desk, _("Keys"), help_lines(desk)))
 
 
 # replay ----------------------------------------------------------------------------------------------
 
 
-def replaying(act: Callable[[Replay], None]) -> Callable[[ConsoleApp], None]:
-    def do(app: ConsoleApp) -> None:
-        if isinstance(app.feed, Replay):
-            act(app.feed)
-            app.take()
+def replaying(act: Callable[[Replay], None]) -> Deed:
+    def do(desk: Desk) -> None:
+        if isinstance(desk.feed, Replay):
+            act(desk.feed)
+            desk.take()
 
     return do
 
 
-def _doing(name: str) -> Callable[[ConsoleApp], None]:
+def _changing(name: str) -> Deed:
     """An action of `console.changes`, which is read when it is first needed."""
 
-    def act(app: ConsoleApp) -> None:
+    def act(desk: Desk) -> None:
         from console import changes
 
-        getattr(changes, name)(app)
+        getattr(changes, name)(desk)
 
     return act
 
 
-DEEDS: dict[str, Callable[[ConsoleApp], None]] = {
-    **{
-        name: _doing(name)
-        for name in (
-            "sync", "ab", "promote", "rollback", "undo", "train", "deploy", "resume", "serve",
-            "hold", "reject",
-        )
-    },
+DEEDS: dict[str, Deed] = {
+    **{action.id: _changing(action.id) for action in BY_ID.values() if action.changes},
     **{f"pane_{name}": go(name) for name in PANES},
     "pane_next": step(1),
     "pane_previous": step(-1),
     "zoom": zoom,
-    "up": lambda app: move(app, -1),
-    "down": lambda app: move(app, 1),
-    "page_up": lambda app: move(app, -PAGE),
-    "page_down": lambda app: move(app, PAGE),
+    "up": lambda desk: move(desk, -1),
+    "down": lambda desk: move(desk, 1),
+    "page_up": lambda desk: move(desk, -PAGE),
+    "page_down": lambda desk: move(desk, PAGE),
     "top": jump(False),
     "bottom": jump(True),
     "open": details,
+    "subject": subject,
+    "images": images,
+    "log": choose_log,
     "filter": start_filter,
     "sort": sort,
     "reverse": reverse,
     "mark": mark,
-    "log": log,
     "copy": copy,
     "picture": picture,
-    "theme": next_theme,
+    "theme": theme,
     "replay_pause": replaying(Replay.pause),
     "replay_back": replaying(lambda replay: replay.seek(-10)),
     "replay_on": replaying(lambda replay: replay.seek(10)),
@@ -272,5 +271,5 @@ DEEDS: dict[str, Callable[[ConsoleApp], None]] = {
     "palette": palette,
     "help": help_,
     "close": close,
-    "quit": lambda app: app.exit(),
-}  # fmt: skip
+    "quit": lambda desk: desk.leave(),
+}

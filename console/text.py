@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rich.cells import cell_len, set_cell_size
 
-from console.words import _
+from console.words import _, said
 
 NONE = "–"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -171,8 +171,8 @@ _RUN = re.compile(r"[;,:]?\s*(?:run|with): .*$|, see: .*$")
 
 
 def advice(sentence: str) -> str:
-    """A sentence of the engine without the command line it recommends: here a key does that."""
-    return _RUN.sub("", sentence)
+    """A sentence of the engine without the command line it recommends, in the person's language: here a key does it."""
+    return said(_RUN.sub("", sentence))
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -1,63 +1,66 @@
-"""The smaller sheets: confirm one thing, read one thing, help, palette."""
+"""The smaller sheets: confirm one thing, read one thing, help."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from console import text
 from console.actions import ACTIONS, sign
-from console.sheets.base import Field, Sheet
+from console.desk import Desk
+from console.sheets.base import Field, Sheet, steps
 from console.view import View
 from console.widgets.entry import Entry
 from console.widgets.rows import Row
 from console.words import _
 
-if TYPE_CHECKING:
-    from console.app import ConsoleApp
-
 
 class Ask(Sheet):
-    """One thing to be confirmed: what happens in words, and the fields it needs."""
+    """One thing to be confirmed: what happens in words, and the fields it needs.
+
+    `order` gives the engine's words or raises `Refused`. A grave one is confirmed by its button alone.
+    """
 
     def __init__(
         self,
-        console: ConsoleApp,
+        desk: Desk,
         heading: str,
         lines: list[Row],
         confirm: str,
-        act: Callable[[Ask], str | None],
+        order: Callable[[Ask], tuple[str, ...]],
         fields: list[Field] | None = None,
+        *,
+        grave: bool = False,
     ) -> None:
         self.lines = lines
-        self.act = act
+        self.order = order
         self.confirm = confirm
+        self.confirm_role = "warning" if grave else "accent"
+        self.grave = grave
         self._fields = fields or []
-        super().__init__(console)
+        super().__init__(desk)
         self.heading = heading
 
     def needed_fields(self) -> list[Field]:
         return self._fields
 
     def body(self, view: View, width: int) -> list[Row]:
-        return [*self.lines, *([Row()] if self._fields else [])]
+        lines = [part for row in self.lines for part in _wrapped(row, width)]
+        return [*lines, *([Row()] if self._fields else [])]
 
     def starts_typing(self) -> bool:
-        return bool(self._fields)
+        return bool(self._fields) and not self.grave
 
     def on_entry_submitted(self, event: Entry.Submitted) -> None:
-        """Enter on the last line confirms: nothing that is asked here takes anything from production."""
+        """Enter on the last line confirms what takes nothing from production."""
         event.stop()
-        if event.entry.id == self._fields[-1].id and self.confirmed():
-            self.console.close_sheet(self)
-        elif event.entry.id != self._fields[-1].id:
+        if event.entry.id == self._fields[-1].id and not self.grave:
+            self.confirm_now()
+        else:
             self.screen.focus_next()
 
     def confirmed(self) -> bool:
-        """`act` does it, or says what is missing."""
-        missing = self.act(self)
-        if missing:
-            self.say(missing)
-        return not missing
+        self.desk.run_engine(*self.order(self))
+        return True
 
 
 class Read(Sheet):
@@ -66,118 +69,53 @@ class Read(Sheet):
     cancel = "Close"
     wide = 96
 
-    def __init__(self, console: ConsoleApp, heading: str, lines: Callable[[View, int], list[Row]]) -> None:
+    def __init__(self, desk: Desk, heading: str, lines: Callable[[View, int], list[Row]]) -> None:
         self.lines = lines
         self.top = 0
-        super().__init__(console)
+        super().__init__(desk)
         self.heading = heading
 
     def body(self, view: View, width: int) -> list[Row]:
         rows = self.lines(view, width)
-        window = max(1, self.console.size.height - 6)
+        window = max(1, self.desk.size.height - 6)
         self.top = max(0, min(self.top, len(rows) - window))
-        return rows[self.top : self.top + window]
+        shown = rows[self.top : self.top + window]
+        if len(rows) > window:
+            below = len(rows) - window - self.top
+            shown[-1] = Row(f"{view.glyphs.down} {below + 1} {_('more lines')}", "dim") if below else shown[-1]
+        return shown
 
     def key(self, key: str) -> bool:
-        page = max(1, self.console.size.height - 7)
-        steps = {"up": -1, "k": -1, "down": 1, "j": 1, "pageup": -page, "pagedown": page}.get(key)
-        if steps is None:
+        moved = steps(key, max(1, self.desk.size.height - 7))
+        if moved is None:
             return False
-        self.top = max(0, self.top + steps)
-        self.draw(self.console.view())
+        self.top = max(0, self.top + moved)
+        self.draw(self.desk.view())
         return True
 
 
-def help_lines(console: ConsoleApp) -> Callable[[View, int], list[Row]]:
-    """All keys by group, two columns where there is room."""
+def _wrapped(row: Row, width: int) -> list[Row]:
+    """A row that is one sentence on as many rows as it needs."""
+    if row.at <= width or len(row.spans) > 1:
+        return [row]
+    (sentence, roles), *_rest = row.spans
+    return [Row(part, roles) for part in text.wrap(sentence, width)]
+
+
+def help_lines(desk: Desk) -> Callable[[View, int], list[Row]]:
+    """All keys by group, as they are set on this console."""
 
     def lines(_view: View, width: int) -> list[Row]:
         rows: list[Row] = []
-        groups = dict.fromkeys(action.group for action in ACTIONS)
-        for group in groups:
-            if group == "Replay" and not console.replaying:
+        for group in dict.fromkeys(action.group for action in ACTIONS):
+            if group == "Replay" and not desk.replaying:
                 continue
             rows.append(Row(_(group), "bold"))
             for action in (one for one in ACTIONS if one.group == group):
-                keys = " ".join(sign(key) for key in console.keys_of(action.id))
-                rows.append(Row("  ").cell(keys, 14, "accent").put(_(action.help)).cut(width))
+                keys = " ".join(sign(key) for key in desk.keys_of(action.id))
+                role = "accent" if desk.offered(action) else "dim"
+                rows.append(Row("  ").cell(keys, 14, role).put(_(action.help)).cut(width))
             rows.append(Row())
         return rows[:-1]
 
     return lines
-
-
-class Palette(Sheet):
-    """Type a part of a name, choose with the arrows, Enter does it."""
-
-    cancel = "Close"
-    wide = 72
-
-    def __init__(self, console: ConsoleApp) -> None:
-        self.cursor = 0
-        super().__init__(console)
-        self.heading = _("Palette")
-
-    def needed_fields(self) -> list[Field]:
-        return [Field("find", ">")]
-
-    def starts_typing(self) -> bool:
-        return True
-
-    def _choices(self) -> list[tuple[str, str, str, Callable[[], None]]]:
-        """(name, keys, what it does, do it)"""
-        wanted = self.value("find").lower().split()
-        found: list[tuple[str, str, str, Callable[[], None]]] = []
-        for action in ACTIONS:
-            if action.id in ("palette", "close", "up", "down") or not self.console.offered(action):
-                continue
-            keys = " ".join(sign(key) for key in self.console.keys_of(action.id))
-            found.append((_(action.label), keys, _(action.help), _later(self.console, action.id)))
-        for theme in self.console.themes.values():
-            found.append(
-                (f"{_('theme')}: {theme.name}", "", _(theme.description), _theme(self.console, theme.name))
-            )
-        return [one for one in found if all(word in f"{one[0]} {one[2]}".lower() for word in wanted)]
-
-    def body(self, view: View, width: int) -> list[Row]:
-        choices = self._choices()
-        window = max(3, min(14, self.console.size.height - 8))
-        self.cursor = max(0, min(self.cursor, len(choices) - 1))
-        top = max(0, self.cursor - window + 1)
-        rows = []
-        for index, (name, keys, says, _do) in enumerate(choices[top : top + window], top):
-            row = Row(ground="selection" if index == self.cursor else "background")
-            row.put((view.glyphs.cursor if index == self.cursor else " ") + " ", "accent")
-            row.cell(name, 22).cell(keys, 10, "accent").put(says, "dim").cut(width)
-            rows.append(row)
-        return rows + [Row() for _line in range(window - len(rows))]
-
-    def typed(self, entry: Entry) -> None:
-        self.cursor = 0
-        self.draw(self.console.view())
-
-    def key(self, key: str) -> bool:
-        steps = {"up": -1, "down": 1, "pageup": -10, "pagedown": 10}.get(key)
-        if steps is None:
-            return False
-        self.cursor += steps
-        self.draw(self.console.view())
-        return True
-
-    def on_entry_submitted(self, event: Entry.Submitted) -> None:
-        event.stop()
-        choices = self._choices()
-        self.console.close_sheet(self)
-        if choices:
-            choices[self.cursor][3]()
-
-
-def _later(console: ConsoleApp, action: str) -> Callable[[], None]:
-    def act() -> None:
-        console.call_later(console.do, action)
-
-    return act
-
-
-def _theme(console: ConsoleApp, name: str) -> Callable[[], None]:
-    return lambda: console.choose_theme(name)

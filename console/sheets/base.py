@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
+from textual import events
 from textual.app import ComposeResult
 from textual.widget import Widget
 
+from console.desk import Desk, Panel
+from console.orders import Refused
 from console.theme import ConsoleTheme
 from console.view import View
 from console.widgets.canvas import Canvas
@@ -16,8 +18,15 @@ from console.widgets.entry import Entry, Press
 from console.widgets.rows import Row
 from console.words import _
 
-if TYPE_CHECKING:
-    from console.app import ConsoleApp
+FAR = 10**6
+
+
+def steps(key: str, page: int = 10) -> int | None:
+    """How many rows a key moves on a list; None where it moves none."""
+    return {
+        "up": -1, "k": -1, "down": 1, "j": 1, "pageup": -page, "pagedown": page,
+        "home": -FAR, "g": -FAR, "end": FAR, "G": FAR,
+    }.get(key)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Field:
     label: str
 
 
-class Sheet(Widget, can_focus=False):
+class Sheet(Panel, can_focus=False):
     """Subclasses say what stands in it; Cancel has the focus unless there is something to type first."""
 
     DEFAULT_CSS = """
@@ -41,16 +50,16 @@ class Sheet(Widget, can_focus=False):
     confirm_role = "accent"
     cancel = "Cancel"
 
-    def __init__(self, console: ConsoleApp) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__(id="sheet")
-        self.console = console
+        self.desk = desk
         self.note = ""
         self.fields = self.needed_fields()
-        self._frame = Canvas(console.look)
-        self._entries = {field.id: Entry(console.look, id=field.id) for field in self.fields}
-        self._buttons = [Press(console.look, _(self.cancel), id="cancel")]
+        self._frame = Canvas(desk.look)
+        self._entries = {field.id: Entry(desk.look, id=field.id) for field in self.fields}
+        self._buttons = [Press(desk.look, _(self.cancel), id="cancel")]
         if self.confirm:
-            self._buttons.append(Press(console.look, _(self.confirm), id="confirm", role=self.confirm_role))
+            self._buttons.append(Press(desk.look, _(self.confirm), id="confirm", role=self.confirm_role))
         self._placed: tuple[int, ...] = ()
 
     # what a sheet says ---------------------------------------------------------------------------------
@@ -64,7 +73,11 @@ class Sheet(Widget, can_focus=False):
         return []
 
     def confirmed(self) -> bool:
-        """Confirm was pressed; True closes the sheet."""
+        """Confirm was pressed; True closes the sheet.
+
+        Raises:
+            Refused: why it cannot be done, or not yet; it is said below the fields.
+        """
         return True
 
     def typed(self, entry: Entry) -> None:
@@ -88,7 +101,7 @@ class Sheet(Widget, can_focus=False):
         yield from self._buttons
 
     def on_mount(self) -> None:
-        self.draw(self.console.view())
+        self.draw(self.desk.view())
         first: Widget = next(iter(self._entries.values())) if self.starts_typing() else self._buttons[0]
         first.focus()
 
@@ -102,7 +115,7 @@ class Sheet(Widget, can_focus=False):
 
     def draw(self, view: View) -> None:
         """Text, fields and buttons at the middle of the screen."""
-        total_width, total_height = self.console.size
+        total_width, total_height = self.desk.size
         width = min(self.wide, total_width - 2)
         inner = width - 4
         rows = self.body(view, inner)
@@ -154,12 +167,29 @@ class Sheet(Widget, can_focus=False):
         """Why it cannot be confirmed, below the fields."""
         self.note = note
         self._placed = ()
-        self.draw(self.console.view())
+        self.draw(self.desk.view())
 
     def on_press_pressed(self, event: Press.Pressed) -> None:
         event.stop()
-        if event.button.id != "confirm" or self.confirmed():
-            self.console.close_sheet(self)
+        if event.button.id == "confirm":
+            self.confirm_now()
+        else:
+            self.desk.close_sheet(self)
+
+    def confirm_now(self) -> None:
+        """Do it and close, or say why not."""
+        try:
+            done = self.confirmed()
+        except Refused as refused:
+            self.say(str(refused))
+            return
+        if done:
+            self.desk.close_sheet(self)
+
+    def on_click(self, event: events.Click) -> None:
+        event.stop()
+        if event.widget is self._frame and event.y > 0:
+            self.click(event.y - 1)
 
     def on_entry_changed(self, event: Entry.Changed) -> None:
         event.stop()

@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from console import text
+from console.desk import Desk
 from console.panes import checkpoints, events, training
 from console.sheets.asking import Read
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
-from engine.protocol import Checkpoint, to_json
-
-if TYPE_CHECKING:
-    from console.app import ConsoleApp
+from engine.protocol import to_json
 
 
-def details(app: ConsoleApp) -> None:
+def details(desk: Desk) -> None:
     """Opens the sheet of the selected row of the pane that has the focus."""
-    view = app.view()
-    if app.ui.focus == "events":
+    view = desk.view()
+    if desk.ui.focus == "events":
         event = events.selected(view)
         if event:
-            _read(app, f"{_('Event')} {event.id}", to_json(event))
-    elif app.ui.focus == "training":
-        chosen = training.shown(view)
-        if chosen:
-            facts = {key: value for key, value in to_json(chosen[1]).items() if key != "points"}
-            _read(app, f"{_('Run')} {chosen[1].run}", facts)
-    elif app.ui.focus == "compare":
-        found = app.store.ab.comparison if app.store.ab else None
+            _read(desk, f"{_('Event')} {event.id}", to_json(event))
+    elif desk.ui.focus == "training":
+        one = training.selected(view)
+        if one:
+            known = (
+                {**to_json(one.progress), **to_json(one.run)}
+                if one.progress and one.run
+                else (to_json(one.run or one.progress))
+            )
+            _read(desk, f"{_('Run')} {one.name}", {key: value for key, value in known.items() if key != "points"})
+    elif desk.ui.focus == "compare":
+        found = desk.store.ab.comparison if desk.store.ab else None
         if found:
             hidden = ("per_class", "differing")
-            _read(app, _("Comparison"), {k: v for k, v in to_json(found).items() if k not in hidden})
-    elif app.ui.focus == "checkpoints":
-        one = checkpoints.selected(view)
-        if one:
-            _read(app, _("Checkpoint"), to_json(one))
+            _read(desk, _("Comparison"), {k: v for k, v in to_json(found).items() if k not in hidden})
+    elif desk.ui.focus == "checkpoints":
+        checkpoint = checkpoints.selected(view)
+        if checkpoint:
+            _read(desk, _("Checkpoint"), to_json(checkpoint))
     else:
-        app.ui.zoomed = not app.ui.zoomed
-        app.arrange()
+        desk.ui.zoomed = not desk.ui.zoomed
+        desk.arrange()
 
 
-def compare_checkpoints(app: ConsoleApp) -> None:
+def compare_checkpoints(desk: Desk) -> None:
     """The two marked checkpoints side by side."""
-    found = {one.path: one for one in checkpoints.items(app.view())}
-    pair = [found[path] for path in app.ui.marks if path in found]
+    found = {one.path: one for one in checkpoints.items(desk.view())}
+    pair = [found[path] for path in desk.ui.marks if path in found]
     if len(pair) != 2:
         return
 
@@ -62,7 +62,7 @@ def compare_checkpoints(app: ConsoleApp) -> None:
             rows.append(Row(_("As the files claim; only A/B asks both the same images."), "dim"))
         return rows
 
-    app.open_sheet(Read(app, _("Two checkpoints"), lines))
+    desk.open_sheet(Read(desk, _("Two checkpoints"), lines))
 
 
 FACTS = (
@@ -78,7 +78,7 @@ FACTS = (
 )
 
 
-def _read(app: ConsoleApp, heading: str, facts: dict[str, object]) -> None:
+def _read(desk: Desk, heading: str, facts: dict[str, object]) -> None:
     def lines(_view: View, width: int) -> list[Row]:
         rows = []
         for key, value in _flat(facts):
@@ -87,7 +87,7 @@ def _read(app: ConsoleApp, heading: str, facts: dict[str, object]) -> None:
             rows += [Row().to(22).put(line) for line in said[1:]]
         return rows
 
-    app.open_sheet(Read(app, heading, lines))
+    desk.open_sheet(Read(desk, heading, lines))
 
 
 def _flat(facts: dict[str, object], prefix: str = "") -> list[tuple[str, str]]:
@@ -115,6 +115,3 @@ def _shown(key: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(f"{item:.4f}" if isinstance(item, float) else str(item) for item in value)
     return str(value)
-
-
-__all__ = ["Checkpoint", "compare_checkpoints", "details"]
