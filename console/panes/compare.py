@@ -248,7 +248,8 @@ def _class(view: View, row: Row, one: ClassResult, name: int, half: int, widest:
     row.cell(text.points(more), 7, role, right=True)
     if half >= 3 and more is not None:
         worse, middle, better = lean(more, half, view.glyphs, high=widest)
-        row.put("  ").put(worse, role).put(middle, "rule").put(better, role)
+        row.put("  ").put(" " * (len(worse) - len(worse.strip()))).put(worse.strip(), role)
+        row.put(middle, "rule").put(better.strip(), role)
 
 
 def _share(correct: int | None, count: int) -> str:
@@ -267,6 +268,6 @@ def _differing(found: Comparison, width: int) -> list[Row]:
     for one in found.differing:
         row = Row().cell(one.label, name - 1).put(" ")
         for answer in (one.asis, one.tobe):
-            row.cell(answer or text.NONE, name - 1, "good" if answer == one.label else "danger").put(" ")
+            row.cell(answer or text.NONE, name - 1, "good" if answer == one.label else "warning").put(" ")
         rows.append(row.put(text.clip_left(one.path or text.short(one.sha256), max(0, width - row.at)), "dim"))
     return rows

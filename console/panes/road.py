@@ -73,6 +73,7 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
     stops = stations(view)
     action = next_action(view)
     key = view.key(action) if action in view.keys else ""
+    urgent = alert(view)
     if height == 1 or width < 100:
         names = Row(" ")
         if width < 48:
@@ -87,8 +88,8 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
             return [names.cut(width)]
         names.right(brand, width - 1, "dim") if names.at + len(brand) + 2 < width else None
         step = Row(" ")
-        if said := alert(view):
-            step.put(f"{view.glyphs.warn} {said}", "bold danger").put("  ")
+        if urgent:
+            step.put(f"{view.glyphs.warn} {urgent}", "bold danger").put("  ")
         step.put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
         return [names.cut(width), step.put(next_step(view), "accent").cut(width - 1)]
     left = len(brand) + 3
@@ -103,7 +104,7 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
         facts.put(text.clip(stop.fact, room - 3), "dim" if stop.state != "bad" else "danger")
     end = left + 5 * room
     label = _("next") + (f" [{key}] " if key else " ")
-    wanted = text.wrap(f"{view.glyphs.warn} {alert(view)}" if alert(view) else "", width - end - 1)
+    wanted = text.wrap(f"{view.glyphs.warn} {urgent}", width - end - 1) if urgent else []
     said = text.wrap(next_step(view), width - end - cell_len(label) - 1)
     if len(wanted) > 1:  # no room for what comes next: it is not until this is seen to
         names.to(end).put(wanted[0], "bold danger")

@@ -186,14 +186,14 @@ def _list(view: View, rows: list[Entry], width: int, height: int) -> list[Row]:
     place = view.ui.place("training")
     place.fit(len(rows), height - 1)
     wide = width >= 64
-    model = width - 65 if width >= 75 else 0
+    model = width - 66 if width >= 76 else 0
     head = Row("  ").cell(_("run"), 8, "dim").cell(_("state"), 14, "dim")
     if wide:
         head.cell(_("device"), 7, "dim").cell(_("model"), model, "dim")
     head.cell(_("epochs"), 8, "dim", right=True).cell(_("best"), 9, "dim", right=True)
     if wide:
         head.cell("@", 5, "dim", right=True)
-    lines = [head.cell(_("when"), 12, "dim", right=True).cut(width)]
+    lines = [head.cell(_("when"), 13, "dim", right=True).cut(width)]
     focused = view.ui.focus == "training"
     for index in range(place.top, min(len(rows), place.top + height - 1)):
         one = rows[index]
@@ -211,7 +211,7 @@ def _list(view: View, rows: list[Entry], width: int, height: int) -> list[Row]:
         row.cell(text.percent(one.best.accuracy if one.best else None), 9, right=True)
         if wide:
             row.cell(text.number(one.best.epoch if one.best else None), 5, "dim", right=True)
-        lines.append(row.cell(_when(view, one), 12, "dim", right=True).cut(width))
+        lines.append(row.cell(_when(view, one), 13, "dim", right=True).cut(width))
     return lines
 
 
