@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from engine.cli.verb import Session, Verb
-from engine.errors import Interrupted
+from engine.cli.verb import Session, Verb, table
+from engine.errors import Interrupted, UsageError
 from engine.store.workspace import SLOTS, TITLES
 
 _STEPS = 10
+_CLASSES = 8
 
 
 @click.command(cls=Verb)
@@ -25,6 +26,15 @@ _STEPS = 10
     "--seed", metavar="N", type=int, help="Seed of the order (default: ab.seed, images not compared yet first)."
 )
 @click.option("--stratified", is_flag=True, help="Draw each label in proportion to its share of the set.")
+@click.option(
+    "--until-decided", is_flag=True, help="Ask images not compared yet until the evidence decides, at any image."
+)
+@click.option(
+    "--max-images",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --until-decided: stop here (the whole set).",
+)
 @click.option("--notify", "send", is_flag=True, help="Post the result to the configured channels.")
 @click.option("--wait", is_flag=True, help="Wait while another comparison or a promotion runs.")
 def ab(
@@ -33,20 +43,25 @@ def ab(
     data: str | None,
     seed: int | None,
     stratified: bool,
+    until_decided: bool,
+    max_images: int | None,
     send: bool,
     wait: bool,
 ) -> None:
     """Compare AS-IS and TO-BE on the same labelled images."""
     from engine.compare.ab import run_ab
 
+    if max_images is not None and not until_decided:
+        raise UsageError("'--max-images' bounds '--until-decided'", "add --until-decided, or give --images N")
     try:
         result = run_ab(
             session.workspace,
             session.settings,
-            images=images,
+            images=max_images or images,
             data=Path(data) if data is not None else None,
             seed=seed,
             stratified=stratified,
+            until_decided=until_decided,
             wait=wait,
             on_progress=_progress(session),
         )
@@ -75,6 +90,7 @@ def text(result: dict[str, Any]) -> str:
             f"  comparison {result['id']}: {result['n']:,} of {result['available']:,} images of {result['data']}, "
             f"seed {result['seed']}, {_used(result['uses'])}; {result['fresh']:,} not compared before",
         ]
+        lines += [f"  {line}" for line in (_latencies(result), *_classes(result))]
     lines += [f"  {note}" for note in _notes(result)]
     state = "open" if result["gate"]["open"] else "closed"
     lines.append(f"gate: {state}: {result['gate']['reason']}")
@@ -104,6 +120,36 @@ def _needed(result: dict[str, Any]) -> str:
 
 def _used(uses: int) -> str:
     return "never used before" if not uses else f"used {uses} time{'s' if uses > 1 else ''} before"
+
+
+def _latencies(result: dict[str, Any]) -> str:
+    def one(slot: str) -> str:
+        side = result[slot]
+        errors = f", {side['errors']:,} errors" if side["errors"] else ""
+        return f"{TITLES[slot]} p50 {_ms(side['p50_ms'])}, p99 {_ms(side['p99_ms'])}{errors}"
+
+    return "; ".join(map(one, SLOTS))
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} ms"
+
+
+def _classes(result: dict[str, Any]) -> list[str]:
+    """The classes in which the two differ most, for people; `per_class` in the JSON has all of them."""
+    gaps = [row for row in result["per_class"] if row["asis_correct"] != row["tobe_correct"]]
+    shown = sorted(gaps, key=lambda row: (-abs(row["tobe_correct"] - row["asis_correct"]), row["label"]))[
+        :_CLASSES
+    ]
+    if not shown:
+        return []
+    rows = [
+        (row["label"], row["n"], row["asis_correct"], row["tobe_correct"], f"{row['tobe_correct'] - row['asis_correct']:+}")
+        for row in shown
+    ]  # fmt: skip
+    more = len(gaps) - len(shown)
+    lines = table(rows, ("class", "images", "AS-IS right", "TO-BE right", "gap")).splitlines()
+    return [*lines, *([f"and {more} more classes with a gap"] if more else [])]
 
 
 def _notes(result: dict[str, Any]) -> list[str]:

@@ -10,15 +10,17 @@ from typing import Any
 
 from engine.compare import records
 from engine.compare.asking import Answers, Target, ask_both
-from engine.compare.gate import gate
+from engine.compare.deciding import Rule
+from engine.compare.gate import evidence_so_far, gate
 from engine.compare.images import Labelled, LabelledSet, draw, known_to_both, labelled_set, take
 from engine.compare.summary import paths_of_differing, sum_up
+from engine.compare.until import Until
 from engine.config import Settings
-from engine.errors import Failed, Interrupted
+from engine.errors import Failed, Interrupted, UsageError
 from engine.release.control import slot_stats
 from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import timestamp
-from engine.store.events import append_event
+from engine.store.events import append_event, read_events
 from engine.store.locks import hold
 from engine.store.workspace import SLOTS, TITLES, Workspace
 
@@ -33,24 +35,27 @@ def run_ab(
     data: Path | None = None,
     seed: int | None = None,
     stratified: bool = False,
+    until_decided: bool = False,
     wait: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Ask both slots the same labelled images, and store and return what came of it.
 
     Args:
-        images: at most this many, else `ab.images`.
+        images: at most this many, else `ab.images`; with `until_decided`, else the whole set.
         data: the labelled set, else `ab.data`, else the embedded held-out digits.
         seed: of the order. None takes `ab.seed` and puts images first that these two releases were not
             compared on yet; a given seed is followed to the letter.
         stratified: draw each label in proportion to its share of the set.
+        until_decided: ask images that these two releases were not compared on, until the gate's evidence (these
+            and all before) decides for one of them.
         wait: wait while another comparison runs, instead of Busy.
         on_progress: called with the images done and the images in all.
 
     Returns:
         The contract's object of `ab`, and more: `reason`, `exact_p`, `e_value`, `always_valid_p`, `status`
         (`completed`, `interrupted`, `stopped`), `images_missing`, `data`, `data_fingerprint`, `seed`,
-        `uses` (comparisons on this set before), `per_class`, `excluded`, `unusable`, `gate`.
+        `uses` (comparisons on this set before), `per_class`, `excluded`, `unusable`, `until_decided`, `gate`.
 
     Raises:
         UsageError: no labelled images, or none with a label that both releases know.
@@ -60,6 +65,7 @@ def run_ab(
         Interrupted: Ctrl-C; what was answered is kept and counts as a look.
     """
     with hold(workspace.lock("compare"), "ab", wait=wait):
+        adopt_killed(workspace)
         labelled = labelled_set(workspace, settings, data)
         seed_used = settings.ab.seed if seed is None else seed
         pointers = _both(workspace)
@@ -69,13 +75,32 @@ def run_ab(
         labelled = known_to_both(labelled, targets["asis"].classes, targets["tobe"].classes)
         earlier = records.summaries(workspace)
         seen = _seen(workspace, earlier, targets, labelled)
-        chosen = take(
-            draw(labelled.images, seed_used, stratified=stratified),
-            images or settings.ab.images,
-            seen if seed is None else None,
-        )
+        ordered = draw(labelled.images, seed_used, stratified=stratified)
+        if until_decided:
+            chosen = _unseen(ordered, images or len(ordered), seen, labelled)
+        else:
+            chosen = take(ordered, images or settings.ab.images, seen if seed is None else None)
         answers = Answers([None] * len(chosen))
-        live = _Live(workspace, settings, targets, chosen, answers, labelled, seed_used, on_progress)
+        facts = {
+            "started_at": timestamp(),
+            "status": "completed",
+            "data": labelled.shown,
+            "data_key": labelled.key,
+            "seed": seed_used,
+            "stratified": stratified,
+            "until_decided": until_decided,
+            "available": len(labelled.images),
+            "uses": _uses(earlier, labelled),
+            "excluded": labelled.excluded,
+            "notes": labelled.notes,
+        }
+        live = _Live(workspace, settings, targets, chosen, answers, facts, seen)
+        until = None
+        if until_decided:
+            before, live_labels, sets = evidence_so_far(
+                workspace, pointers["asis"], pointers["tobe"], labelled.key
+            )
+            until = Until(Rule.of(settings.gate, sets), before, live_labels, chosen, answers)
         interrupted = False
         try:
             ask_both(
@@ -84,7 +109,9 @@ def run_ab(
                 answers,
                 concurrency=settings.ab.concurrency,
                 timeout_s=settings.ab.timeout_s,
-                on_progress=live,
+                on_progress=on_progress,
+                on_look=live.look,
+                decided_at=until,
             )
         except KeyboardInterrupt:
             interrupted = True
@@ -92,24 +119,13 @@ def run_ab(
             live.end()
         if answers.done == 0:
             raise answers.problem or Interrupted("interrupted before the first answer", "nothing was compared")
-        facts = {
-            "started_at": live.started_at,
-            "status": "interrupted" if interrupted else "stopped" if answers.problem else "completed",
-            "data": labelled.shown,
-            "data_key": labelled.key,
-            "seed": seed_used,
-            "stratified": stratified,
-            "available": len(labelled.images),
-            "uses": _uses(earlier, labelled),
-            "fresh": sum(
-                pair is not None and image.sha256 not in seen
-                for image, pair in zip(chosen, answers.pairs, strict=True)
-            ),
-            "excluded": labelled.excluded,
-            "notes": labelled.notes,
-        }
-        summary, rows = sum_up(settings, targets, chosen, answers, facts)
-        summary = _keep(workspace, settings, summary, rows, paths_of_differing(chosen, answers))
+        if answers.decided is not None:
+            del chosen[answers.decided :], answers.pairs[answers.decided :]
+        status = "interrupted" if interrupted else "stopped" if answers.problem else "completed"
+        summary, rows, paths = live.sum_up(answers, status)
+        if until is not None:
+            summary |= until.verdict(summary)
+        summary = _keep(workspace, settings, summary, rows, paths)
     if interrupted:
         raise Interrupted(
             "interrupted", f"comparison {summary['id']} keeps {summary['n']} images", payload=summary
@@ -119,8 +135,32 @@ def run_ab(
     return summary
 
 
+def adopt_killed(workspace: Workspace) -> list[int]:
+    """Finish the record of comparisons whose process was killed, with the lock `compare` held; their numbers.
+
+    Such a comparison counts from its first look on, as one that was interrupted; here it gets its event.
+    """
+    adopted = []
+    for summary in records.summaries(workspace):
+        if summary.get("unlogged"):
+            number = int(summary["id"])
+            done = any(
+                event["kind"] == "compared" and event["detail"].get("id") == number
+                for event in read_events(workspace)
+            )
+            if not done:
+                _log(workspace, summary)
+            records.settle(workspace, number)
+            adopted.append(number)
+    return adopted
+
+
 class _Live:
-    """Keeps `state/ab_progress.json` about a second behind, for whoever watches."""
+    """The comparison while it runs: what has been answered is on the disk before anybody can see its counts.
+
+    Each look writes `comparisons/N.json` as the interrupted comparison it would be if this process died now, and
+    then `state/ab_progress.json` for whoever watches. So nobody can look, dislike what they see, and kill it.
+    """
 
     def __init__(
         self,
@@ -129,40 +169,42 @@ class _Live:
         targets: dict[str, Target],
         chosen: list[Labelled],
         answers: Answers,
-        labelled: LabelledSet,
-        seed: int,
-        on_progress: Callable[[int, int], None] | None,
+        facts: dict[str, Any],
+        seen: set[str],
     ) -> None:
-        self._path = records.running_path(workspace)
-        self._settings, self._targets, self._chosen, self._answers = settings, targets, chosen, answers
-        self._on_progress = on_progress
-        self._facts = {
-            "status": "running",
-            "running": True,
-            "pid": os.getpid(),
-            "planned": len(chosen),
-            "started_at": timestamp(),
-            "data": labelled.shown,
-            "seed": seed,
-        }
+        self._workspace, self._settings, self._targets = workspace, settings, targets
+        self._chosen, self._answers, self._facts, self._seen = chosen, answers, facts, seen
+        self._progress = records.running_path(workspace)
         self._id = records.next_id(workspace)
-        self.started_at = self._facts["started_at"]
-        self._written = 0.0
-        self._write()
+        self._planned = len(chosen)
+        self._show(self.sum_up(answers, "running")[0])
 
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._written > 1.0:
-            self._write()
-        if self._on_progress:
-            self._on_progress(done, total)
+    def sum_up(
+        self, answers: Answers, status: str
+    ) -> tuple[dict[str, Any], list[list[str | None]], dict[str, str]]:
+        """What the answers say: the summary, its rows, and where the differing images lie."""
+        fresh = sum(
+            pair is not None and image.sha256 not in self._seen
+            for image, pair in zip(self._chosen, answers.pairs, strict=True)
+        )
+        facts = {**self._facts, "status": status, "fresh": fresh}
+        summary, rows = sum_up(self._settings, self._targets, self._chosen, answers, facts)
+        return summary | {"id": self._id}, rows, paths_of_differing(self._chosen, answers)
+
+    def look(self) -> None:
+        answers = Answers(list(self._answers.pairs), self._answers.problem)
+        summary, rows, paths = self.sum_up(answers, "interrupted")
+        if summary["n"]:
+            summary |= {"at": timestamp(), "reason": "its process ended before the comparison did"}
+            records.write_record(self._workspace, summary | {"unlogged": True}, rows, paths)
+        self._show(summary)
 
     def end(self) -> None:
-        self._path.unlink(missing_ok=True)
+        self._progress.unlink(missing_ok=True)
 
-    def _write(self) -> None:
-        summary, _ = sum_up(self._settings, self._targets, self._chosen, self._answers, self._facts)
-        records.write_quickly(self._path, summary | {"id": self._id})
-        self._written = time.monotonic()
+    def _show(self, summary: dict[str, Any]) -> None:
+        running = {"status": "running", "running": True, "pid": os.getpid(), "planned": self._planned}
+        records.write_quickly(self._progress, summary | running)
 
 
 def _both(workspace: Workspace) -> dict[str, Pointer]:
@@ -232,6 +274,17 @@ def _seen(
     return records.seen_images(workspace, same)
 
 
+def _unseen(ordered: list[Labelled], count: int, seen: set[str], labelled: LabelledSet) -> list[Labelled]:
+    fresh = [image for image in take(ordered, count, seen) if image.sha256 not in seen]
+    if not fresh:
+        raise UsageError(
+            f"these two releases were compared on every image of {labelled.shown}",
+            "label more images, or have live requests labelled (shadow.share, then: label)",
+            kind="no_data",
+        )
+    return fresh
+
+
 def _uses(earlier: list[dict[str, Any]], labelled: LabelledSet) -> int:
     return sum(bool(summary.get("n")) and summary.get("data_key") == labelled.key for summary in earlier)
 
@@ -248,6 +301,7 @@ def _nothing(
         "data_key": labelled.key,
         "seed": seed,
         "stratified": False,
+        "until_decided": False,
         "available": len(labelled.images),
         "uses": _uses(records.summaries(workspace), labelled),
         "fresh": 0,
@@ -266,9 +320,16 @@ def _keep(
     rows: list[list[str | None]],
     paths: dict[str, str],
 ) -> dict[str, Any]:
-    """Number, store and log a comparison; adds what the gate says of it and all before."""
-    summary |= {"id": records.next_id(workspace), "at": timestamp()}
-    records.store(workspace, summary, rows, paths)
+    """Store and log a comparison, in that order; adds what the gate says of it and all before."""
+    summary |= {"id": summary["id"] or records.next_id(workspace), "at": timestamp()}
+    records.store(workspace, summary | {"unlogged": True}, rows, paths)
+    _log(workspace, summary)
+    records.settle(workspace, summary["id"])
+    opened = gate(workspace, settings)
+    return {**summary, "gate": {"open": opened["open"], "reason": opened["reason"]}}
+
+
+def _log(workspace: Workspace, summary: dict[str, Any]) -> None:
     append_event(
         workspace,
         "compared",
@@ -282,5 +343,3 @@ def _keep(
             "data_fingerprint": summary["data_fingerprint"],
         },
     )
-    opened = gate(workspace, settings)
-    return {**summary, "gate": {"open": opened["open"], "reason": opened["reason"]}}

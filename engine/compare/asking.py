@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 GIVE_UP = 20  # a slot that fails on this many images in a row is down: the rest would say nothing
+_LOOK_SHARE = 20  # a look may take this part of the time between two looks
 _BAD_IMAGE = (400, 413, 415, 422)
 
 
@@ -49,11 +50,13 @@ class Answer:
 class Answers:
     """What was answered, image by image, at the places drawn; None where nobody was asked yet.
 
-    `problem`: why asking stopped before the end, or None.
+    `problem`: why asking stopped before the end, or None. `decided`: at how many images, in the order drawn,
+    the evidence was enough; what had been asked beyond is no part of the comparison.
     """
 
     pairs: list[dict[str, Answer] | None]
     problem: Failed | None = None
+    decided: int | None = None
     in_a_row: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SLOTS, 0))
 
     @property
@@ -69,6 +72,9 @@ def ask_both(
     concurrency: int,
     timeout_s: float,
     on_progress: Callable[[int, int], None] | None = None,
+    on_look: Callable[[], None] | None = None,
+    look_every_s: float = 1.0,
+    decided_at: Callable[[], int | None] | None = None,
 ) -> None:
     """Fill `answers` with both slots' answers to every image; what was answered stays there on Ctrl-C.
 
@@ -80,8 +86,37 @@ def ask_both(
             neither competes with the other for the machine any more than the other does.
         timeout_s: of one answer, waiting for a full queue included.
         on_progress: called with the images done and the images in all.
+        on_look: called in a thread about every `look_every_s` seconds; what it raises ends the asking.
+        decided_at: called after every image; a number ends the asking with that many images.
     """
-    asyncio.run(_ask_all(targets, images, answers, concurrency, timeout_s, on_progress))
+    work = _ask_all(targets, images, answers, concurrency, timeout_s, on_progress, decided_at)
+    asyncio.run(_with_looks(work, on_look, look_every_s) if on_look else work)
+
+
+async def _with_looks(work: Coroutine[Any, Any, None], on_look: Callable[[], None], every_s: float) -> None:
+    """`work`, with looks beside it that do not hold up the answers' clocks."""
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            begun = time.monotonic()
+            await asyncio.to_thread(on_look)
+            await asyncio.sleep(
+                _LOOK_SHARE * (time.monotonic() - begun)
+            )  # a large comparison is written less often
+
+    looking = asyncio.create_task(look())
+    try:
+        asking = asyncio.create_task(work)
+        done, _ = await asyncio.wait([asking, looking], return_when=asyncio.FIRST_COMPLETED)
+        if looking in done and not asking.done():
+            asking.cancel()
+        for task in done:
+            task.result()
+    finally:
+        for task in (asking, looking):
+            task.cancel()
+        await asyncio.gather(asking, looking, return_exceptions=True)
 
 
 async def _ask_all(
@@ -91,6 +126,7 @@ async def _ask_all(
     concurrency: int,
     timeout_s: float,
     on_progress: Callable[[int, int], None] | None,
+    decided_at: Callable[[], int | None] | None,
 ) -> None:
     import httpx
 
@@ -98,7 +134,7 @@ async def _ask_all(
 
     async def work(client: httpx.AsyncClient) -> None:
         for place in queue:
-            if answers.problem:
+            if answers.problem or answers.decided is not None:
                 return
             try:
                 answers.pairs[place] = await _ask_pair(client, targets, images[place], place, timeout_s)
@@ -106,6 +142,8 @@ async def _ask_all(
                 answers.problem = answers.problem or problem
                 return
             _count_failures(answers, place, targets)
+            if decided_at and answers.decided is None:
+                answers.decided = decided_at()
             if on_progress:
                 on_progress(answers.done, len(images))
 

@@ -25,6 +25,7 @@ from engine.store.workspace import Workspace
 COLUMNS = ("sha256", "label", "asis", "tobe", "name")
 ERROR_SHARE = 0.01  # more errors of a slot than this, and a comparison decides nothing
 _FORMAT = 1
+_BULK = ("format", "rows", "columns", "paths")  # what a summary leaves out of its record
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Pool:
     """All usable comparisons of two releases on one labelled set, each image once.
 
     `b`: images that only TO-BE got right, `c`: only AS-IS. A look is a comparison that added images or
-    changed an outcome; `interrupted`: one of them was stopped by a person, who may have seen its counts.
+    changed an outcome; `sequential`: one of them ended at an image that its counts may have chosen, because a
+    person stopped it or because it ran until it was decided.
     """
 
     n: int = 0
@@ -41,7 +43,7 @@ class Pool:
     asis_correct: int = 0
     tobe_correct: int = 0
     looks: int = 0
-    interrupted: bool = False
+    sequential: bool = False
     log_e: float = 0.0
     log_max: float = 0.0
 
@@ -66,10 +68,34 @@ def store(
     Args:
         paths: where the images lie on which the slots differ, by their SHA-256.
     """
-    record = {"format": _FORMAT, **summary, "columns": list(COLUMNS), "rows": rows, "paths": paths or {}}
+    write_record(workspace, summary, rows, paths or {})
+    _show_last(workspace, summary)
+
+
+def write_record(
+    workspace: Workspace, summary: dict[str, Any], rows: list[list[str | None]], paths: dict[str, str]
+) -> None:
+    """A comparison's file alone; `unlogged` in the summary says that its event is not written yet."""
+    _write(workspace, {"format": _FORMAT, **summary, "columns": list(COLUMNS), "rows": rows, "paths": paths})
+
+
+def settle(workspace: Workspace, identity: int) -> None:
+    """The event of this comparison is in the log: it is kept like any other from now on."""
+    record = _record(workspace, identity)
+    record.pop("unlogged", None)
+    _write(workspace, record)
+    if identity == newest_id(workspace):
+        _show_last(workspace, {key: value for key, value in record.items() if key not in _BULK})
+
+
+def _write(workspace: Workspace, record: dict[str, Any]) -> None:
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    atomic_write(comparison_path(workspace, int(summary["id"])), text + "\n")
-    write_json(workspace.state / "last_ab.json", summary)
+    atomic_write(comparison_path(workspace, int(record["id"])), text + "\n")
+
+
+def _show_last(workspace: Workspace, summary: dict[str, Any]) -> None:
+    shown = {key: value for key, value in summary.items() if key != "unlogged"}
+    write_json(workspace.state / "last_ab.json", shown)
 
 
 def last_comparison(workspace: Workspace) -> dict[str, Any] | None:
@@ -187,7 +213,7 @@ def _pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
         asis_correct=sum(asis for asis, _ in outcomes.values()),
         tobe_correct=sum(tobe for _, tobe in outcomes.values()),
         looks=looks,
-        interrupted=any(summary.get("status") != "completed" for summary in chosen),
+        sequential=any(s.get("status") != "completed" or s.get("until_decided", False) for s in chosen),
         log_e=process.log_e,
         log_max=process.log_max,
     )

@@ -190,6 +190,41 @@ def further_images(b: int, c: int, n: int, reached: Callable[[float, float, floa
     return math.ceil(high * n)
 
 
+def two_phase_difference(
+    b: int, c: int, labelled: int, differing: int, mirrored: int, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """TO-BE's accuracy less AS-IS's on live traffic, and its interval: (difference, low, high), fractions.
+
+    Both releases answer `mirrored` requests and give different answers to `differing` of them; a random
+    `labelled` of those get a true label: b times TO-BE is right, c times AS-IS, else neither. Where the answers
+    agree both are right or both wrong, so that stratum adds exactly nothing to the difference and needs no label
+    (Schatzkin, Connor, Taylor, Bunnag 1987, Am. J. Epidemiol. 125:672: McNemar's test where only those with a
+    differing result are verified). What is left is double sampling (Neyman 1938, J. Am. Stat. Assoc. 33:101):
+
+        delta = psi tau,  psi = differing / mirrored,  tau = (b - c) / labelled.
+
+    Given how many differ, tau is a mean over a random part of them and independent of psi, so by the delta method
+
+        Var = psi^2 ((b + c)/labelled - tau^2) / labelled + tau^2 psi (1 - psi) / mirrored.
+
+    The interval is Wald's after the adjustment of Bonett and Price 2012: one more request that only TO-BE gets
+    right and one more that only AS-IS does, in all three totals. With every differing request labelled the
+    variance collapses to theirs, and the interval equals `difference_interval(b, c, mirrored)`.
+
+    Raises:
+        ValueError: b + c > labelled > differing > mirrored somewhere, or nothing was labelled.
+    """
+    if not 0 <= b + c <= labelled <= differing <= mirrored or min(b, c) < 0 or labelled == 0:
+        raise ValueError(f"impossible counts: b {b}, c {c}, labelled {labelled} of {differing} of {mirrored}")
+    parts, differ, total = labelled + 2, differing + 2, mirrored + 2
+    psi, tau = differ / total, (b - c) / parts
+    spread = (b + c + 2) / parts - tau * tau
+    variance = psi * psi * spread / parts + tau * tau * psi * (1 - psi) / total
+    middle, half = psi * tau, quantile(0.5 + confidence / 2) * math.sqrt(variance)
+    found = differing / mirrored * (b - c) / labelled
+    return found, max(-1.0, middle - half), min(1.0, middle + half)
+
+
 def non_inferior(b: float, c: float, n: float, margin: float, confidence: float = 0.95) -> bool:
     """Whether the lower end of the difference's interval is above -margin: TO-BE is not worse by the margin."""
     return n > 0 and difference_interval(b, c, n, confidence)[0] > -margin

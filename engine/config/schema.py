@@ -126,6 +126,17 @@ class Gate(Section):
     min_images: Annotated[int, Field(ge=1)] = 100
 
 
+class Shadow(Section):
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0  # 0: off
+    timeout_s: Annotated[float, Field(gt=0)] = 2.0
+    waiting: Annotated[int, Field(ge=1)] = 32
+    waiting_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    keep: bool = False
+    keep_images: Annotated[int, Field(ge=1)] = 1000
+    keep_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
+    retention_days: Annotated[float, Field(gt=0)] = 30
+
+
 class Host(Section):
     address: str
     user: str | None = None
@@ -181,6 +192,7 @@ class Settings(Section):
     device: Device = Device()
     ab: AB = AB()
     gate: Gate = Gate()
+    shadow: Shadow = Shadow()
     hosts: dict[str, Host] = {}
     export: Export = Export()
     go: Go = Go()
