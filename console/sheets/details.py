@@ -2,67 +2,73 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from console import text
 from console.desk import Desk
+from console.orders import Refused
 from console.panes import checkpoints, events, training
 from console.sheets.asking import Read
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
-from engine.protocol import to_json
+from engine.protocol import Checkpoint, to_json
 
 
 def details(desk: Desk) -> None:
-    """Opens the sheet of the selected row of the pane that has the focus."""
-    view = desk.view()
-    if desk.ui.focus == "events":
-        event = events.selected(view)
-        if event:
-            _read(desk, f"{_('Event')} {event.id}", to_json(event))
-    elif desk.ui.focus == "training":
-        one = training.selected(view)
-        if one:
-            known = (
-                {**to_json(one.progress), **to_json(one.run)}
-                if one.progress and one.run
-                else (to_json(one.run or one.progress))
-            )
-            _read(desk, f"{_('Run')} {one.name}", {key: value for key, value in known.items() if key != "points"})
-    elif desk.ui.focus == "compare":
-        found = desk.store.ab.comparison if desk.store.ab else None
-        if found:
-            hidden = ("per_class", "differing")
-            _read(desk, _("Comparison"), {k: v for k, v in to_json(found).items() if k not in hidden})
-    elif desk.ui.focus == "checkpoints":
-        checkpoint = checkpoints.selected(view)
-        if checkpoint:
-            _read(desk, _("Checkpoint"), to_json(checkpoint))
-    else:
+    """Opens the sheet of the selected row; a pane without rows is zoomed."""
+    if desk.ui.focus not in ROWS:
         desk.ui.zoomed = not desk.ui.zoomed
         desk.arrange()
+        return
+    heading, facts = facts_of(desk.view())
+    desk.open_sheet(Read(desk, heading, lambda _view, width: fact_rows(facts, width)))
+
+
+ROWS = ("events", "training", "compare", "checkpoints")
+
+
+def facts_of(view: View) -> tuple[str, dict[str, Any]]:
+    """What is known of the selected row of the pane that has the focus, with its heading.
+
+    Raises:
+        Refused: no row is selected there.
+    """
+    if view.ui.focus == "events" and (event := events.selected(view)):
+        return f"{_('Event')} {event.id}", to_json(event)
+    if view.ui.focus == "training" and (run := training.selected(view)):
+        facts = (to_json(run.progress) if run.progress else {}) | (to_json(run.run) if run.run else {})
+        return f"{_('Run')} {run.name}", {key: value for key, value in facts.items() if key != "points"}
+    if view.ui.focus == "compare" and view.store.ab and (found := view.store.ab.comparison):
+        hidden = ("per_class", "differing")
+        return _("Comparison"), {key: value for key, value in to_json(found).items() if key not in hidden}
+    if view.ui.focus == "checkpoints" and (one := checkpoints.selected(view)):
+        return _("Checkpoint"), to_json(one)
+    raise Refused(_("no row is selected"), "dim")
 
 
 def compare_checkpoints(desk: Desk) -> None:
     """The two marked checkpoints side by side."""
     found = {one.path: one for one in checkpoints.items(desk.view())}
     pair = [found[path] for path in desk.ui.marks if path in found]
-    if len(pair) != 2:
-        return
+    if len(pair) == 2:
+        sheet = Read(desk, _("Two checkpoints"), lambda view, width: compare_rows(pair, view, width))
+        desk.open_sheet(sheet)
 
-    def lines(view: View, width: int) -> list[Row]:
-        column = max(20, (width - 12) // 2)
-        rows = []
-        for label, show in FACTS:
-            left, right = show(pair[0], view.now), show(pair[1], view.now)
-            row = Row(_(label), "dim").to(12).put(text.clip_left(left, column - 2)).to(12 + column)
-            rows.append(row.put(text.clip_left(right, column - 2), "" if left == right else "accent").cut(width))
-        if pair[0].accuracy is not None and pair[1].accuracy is not None:
-            gap = pair[1].accuracy - pair[0].accuracy
-            rows += [Row(), Row(_("difference") + "  ", "dim").put(f"{text.points(gap)} " + _("points"))]
-            rows.append(Row(_("As the files claim; only A/B asks both the same images."), "dim"))
-        return rows
 
-    desk.open_sheet(Read(desk, _("Two checkpoints"), lines))
+def compare_rows(pair: list[Checkpoint], view: View, width: int) -> list[Row]:
+    """Two checkpoints fact by fact, what differs in another colour."""
+    column = max(20, (width - 12) // 2)
+    rows = []
+    for label, show in FACTS:
+        left, right = show(pair[0], view.now), show(pair[1], view.now)
+        row = Row(_(label), "dim").to(12).put(text.clip_left(left, column - 2)).to(12 + column)
+        rows.append(row.put(text.clip_left(right, column - 2), "" if left == right else "accent").cut(width))
+    if pair[0].accuracy is not None and pair[1].accuracy is not None:
+        gap = pair[1].accuracy - pair[0].accuracy
+        rows += [Row(), Row(_("difference") + "  ", "dim").put(f"{text.points(gap)} " + _("points"))]
+        rows.append(Row(_("As the files claim; only A/B asks both the same images."), "dim"))
+    return rows
 
 
 FACTS = (
@@ -78,19 +84,17 @@ FACTS = (
 )
 
 
-def _read(desk: Desk, heading: str, facts: dict[str, object]) -> None:
-    def lines(_view: View, width: int) -> list[Row]:
-        rows = []
-        for key, value in _flat(facts):
-            said = text.wrap(value, max(8, width - 22)) or [text.NONE]
-            rows.append(Row(key, "dim").to(22).put(said[0]))
-            rows += [Row().to(22).put(line) for line in said[1:]]
-        return rows
-
-    desk.open_sheet(Read(desk, heading, lines))
+def fact_rows(facts: dict[str, Any], width: int) -> list[Row]:
+    """Names and values, long values on several rows."""
+    rows = []
+    for key, value in _flat(facts):
+        said = text.wrap(value, max(8, width - 22)) or [text.NONE]
+        rows.append(Row(key, "dim").to(22).put(said[0]))
+        rows += [Row().to(22).put(line) for line in said[1:]]
+    return rows
 
 
-def _flat(facts: dict[str, object], prefix: str = "") -> list[tuple[str, str]]:
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
         name = f"{prefix}{key}".replace("_", " ")
