@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from console.orders import Refused
 from console.panes import frame
 from console.replay import Replay
 from console.store import Store
+from console.text import moment
 from console.theme import ConsoleTheme, load_themes, stamp
 from console.view import Ui, View
 from console.widgets.entry import Entry
@@ -80,8 +82,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         commands: Commands | None = None,
     ) -> None:
         self.options = options
-        self.themes = themes
-        self.look = themes[options.theme]
+        self.themes = _fitting(themes, options)
+        self.look = self.themes[options.theme]
         super().__init__(ansi_color=self.look.terminal)
         self._disable_tooltips = self._disable_notifications = True
         self.animation_level = "none"
@@ -184,13 +186,16 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if now != self._themes_stamp:
             self._themes_stamp = now
             self.reload_themes()
-        self._look_at_log()
-        self.redraw()
+        if self.feed is not None:
+            self.take()
+        else:
+            self._look_at_log()
+            self.redraw()
 
     def reload_themes(self) -> None:
         """Read every theme again; a faulty one keeps its last good state."""
         themes, faults = load_themes(self.theme_folders)
-        self.themes = {**self.themes, **themes}
+        self.themes = {**self.themes, **_fitting(themes, self.options)}
         if self.themes[self.look.name] != self.look:
             self.wear(self.look.name)
         if faults:
@@ -223,11 +228,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if isinstance(feed, Replay) and feed.jumped():
             self.store.clear()
         for message in feed.drain():
-            self.store.apply(message, now)
-        state = "offline" if feed.problem else "live"
-        if state != self.store.feed:
+            self.store.apply(message, (moment(message.at) if isinstance(feed, Replay) else None) or now)
+        if feed.state != self.store.feed:
             self.store.feed_since = now
-        self.store.feed, self.store.feed_why = ("offline" if feed.problem else "live"), feed.problem
+        self.store.feed, self.store.feed_why = feed.state, feed.problem
         self._look_at_log()
         self.redraw()
 
@@ -396,3 +400,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def leave(self) -> None:
         self.exit()
+
+
+def _fitting(themes: dict[str, ConsoleTheme], options: Options) -> dict[str, ConsoleTheme]:
+    """The themes as this terminal can draw them."""
+    return {name: replace(theme, ascii=options.ascii) for name, theme in themes.items()}

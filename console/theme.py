@@ -63,13 +63,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class ConsoleTheme:
-    """A checked theme. `styles` adds attributes (bold, dim, ...) to roles."""
+    """A checked theme. `styles` adds attributes (bold, dim, ...) to roles; `ascii`: the terminal draws no other signs."""
 
     name: str
     dark: bool
     colors: dict[str, str]
     styles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     description: str = ""
+    ascii: bool = False
 
     @cached_property
     def terminal(self) -> bool:

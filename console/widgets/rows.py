@@ -17,6 +17,7 @@ from console.theme import ConsoleTheme
 Span = tuple[str, str]
 Pixel = tuple[int, int, int]
 HALF_BLOCK = "▀"
+_ASCII = str.maketrans("…–−·×°→←↑↓▀▸◂●○◐✕▲░▒▓█", "~---x ><^v#><*o~x!.:##")
 _SHADES = " ░▒▓█"
 _THRESHOLDS = (0.2, 0.8, 0.4, 0.6)  # an ordered dither along the row: five shades look like more
 
@@ -118,6 +119,8 @@ class Row:
                     wanted = _pixel_style(roles, theme.colors[ground])
             else:
                 wanted = style(roles, ground)
+            if theme.ascii:
+                text = text.translate(_ASCII)
             column += len(text)
             plain = not (wanted.underline or wanted.reverse or last.underline or last.reverse)
             if wanted == last or (plain and wanted.bgcolor == last.bgcolor and not text.strip(" ")):
