@@ -1,0 +1,1 @@
+"""Go: game records, exact rules, feature planes, shards and policy networks."""

@@ -1,0 +1,214 @@
+"""Games to shards: plan, claim, read, check, write. Killed anywhere and run again, it goes on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import Failed, UsageError
+from engine.store.files import atomic_write, create_once
+from engine.tasks.go.claims import Claims
+from engine.tasks.go.inventory import Inventory, take_inventory
+from engine.tasks.go.plan import Filters, Plan, Planned, extend, read_plans
+from engine.tasks.go.records import BadRecord, Record, read_record
+from engine.tasks.go.shards import NAME, shard_bytes
+
+_SCRATCH = re.compile(r"^\.(batch|plan)_\d+\..*\.part$")
+_SCRATCH_AGE_S = 3600.0
+_WAIT_S = 0.2
+Said = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one worker did: shards and games, and the shards that it left to others."""
+
+    shards: int = 0
+    games: int = 0
+    missing: tuple[str, ...] = ()
+
+
+def parse(
+    paths: Sequence[str | Path],
+    folder: Path,
+    *,
+    filters: Filters,
+    games_per_shard: int,
+    games: int | None = None,
+    workers: int | None = None,
+    say: Said = lambda line: None,
+) -> dict[str, Any]:
+    """Make every shard that is still missing; other workers on the folder share the work.
+
+    Args:
+        paths: folders, SGF files and archives; none: only go on with what is planned and lies there no more.
+        games: plan at most so many in all.
+        workers: processes; None is one a core.
+
+    Returns:
+        The contract's object of `go parse`.
+
+    Raises:
+        UsageError: a path is wrong, or the folder's filters are others.
+        Failed: a shard cannot be written.
+    """
+    if games_per_shard < 1:
+        raise UsageError(f"go.games_per_shard = {games_per_shard}", "use 1 or more; 500 is usual")
+    began = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    with take_inventory(paths) as found:
+        if not found.games and not read_plans(folder):
+            raise UsageError("no game was found", "name folders, .sgf files or archives of games")
+        plans = extend(folder, found, filters, games_per_shard, games)
+        total = sum(len(plan.shards) for plan in plans)
+        left = sum(not _done(folder, shard) for plan in plans for shard in plan.shards)
+        say(f"{len(found.games):,} games in {found.files:,} files; {total - left} of {total} shards are made")
+        made = _all_hands(folder, plans, found, max(1, min(workers or os.cpu_count() or 1, left)), say)
+    missing = sorted({name for one in made for name in one.missing})
+    if missing:
+        say(f"{len(missing)} planned games are not among these paths (the first: {missing[0]}); their shards wait")
+    seconds = time.monotonic() - began
+    parsed = sum(one.games for one in made)
+    return {
+        **summary(folder, found.skipped),
+        "parsed": parsed,
+        "waiting": sum(not _done(folder, shard) for plan in plans for shard in plan.shards),
+        "games_per_s": round(parsed / seconds, 1) if parsed else None,
+        "seconds_s": round(seconds, 3),
+    }
+
+
+def _all_hands(folder: Path, plans: list[Plan], found: Inventory, count: int, say: Said) -> list[Made]:
+    """This process and `count` - 1 children make what is left; a child that dies leaves its claim to the others."""
+    if count == 1:
+        return [work(folder, plans, found, say=say)]
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    with ProcessPoolExecutor(count - 1, mp_context=context) as pool:
+        children = [pool.submit(work, folder, plans, found, parent=os.getpid()) for _ in range(count - 1)]
+        made = [work(folder, plans, found, say=say)]
+        for child in children:
+            try:
+                made.append(child.result())
+            except BrokenProcessPool:
+                say("a worker process was killed; its shard was made by another")
+    return made
+
+
+def work(
+    folder: Path, plans: list[Plan], found: Inventory, *, parent: int | None = None, say: Said = lambda line: None
+) -> Made:
+    """Make shards until none is left, or the process `parent` is gone; waits for those of others."""
+    claims = Claims(folder)
+    shards = games = 0
+    missing: dict[int, str] = {}
+    while parent is None or os.getppid() == parent:
+        left = [
+            (shard, plan.filters)
+            for plan in plans
+            for shard in plan.shards
+            if shard.number not in missing and not _done(folder, shard)
+        ]
+        if not left:
+            break
+        progressed = False
+        for shard, filters in left:
+            if parent is not None and os.getppid() != parent:
+                break
+            absent = next((name for digest, name in shard.games if digest not in found.games), None)
+            if absent is not None:
+                missing[shard.number] = absent
+                continue
+            with claims.claim(_name(shard)) as mine:
+                if not mine or _done(folder, shard):
+                    continue
+                kept = _make(folder, shard, filters, found)
+            progressed = True
+            shards, games = shards + 1, games + len(shard.games)
+            say(f"{NAME.format(shard.number)}: {kept} of {len(shard.games)} games")
+        if not progressed and parent is None:
+            time.sleep(_WAIT_S)
+        elif not progressed:
+            break
+    return Made(shards, games, tuple(missing.values()))
+
+
+def summary(folder: Path, skipped: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+    """What the folder's finished shards hold, and every game that none holds with its reason."""
+    notes = [_note(path) for path in sorted(folder.glob("batch_*.json")) if path.with_suffix(".npz").exists()]
+    return {
+        "games": sum(note["games"] for note in notes),
+        "skipped": [*skipped, *(one for note in notes for one in note["skipped"])],
+        "positions": sum(note["positions"] for note in notes),
+        "shards": len(notes),
+        "bytes": sum(path.stat().st_size for path in folder.glob("batch_*.npz")),
+    }
+
+
+def _make(folder: Path, shard: Planned, filters: Filters, found: Inventory) -> int:
+    records: list[Record] = []
+    skipped: list[dict[str, str]] = []
+    digests: dict[bytes, str] = {}
+    for digest, name in shard.games:
+        try:
+            record = read_record(found.text(digest))
+        except (BadRecord, OSError) as error:
+            skipped.append({"path": name, "reason": str(error)})
+            continue
+        except ValueError as error:
+            raise Failed(f"{name}: {error}", "run go parse again") from None
+        reason = filters.reason(record)
+        if reason is None and record.digest in digests:
+            reason = f"the same moves as {digests[record.digest]}"
+        if reason is None and not record.positions:
+            reason = "no moves"
+        if reason is not None:
+            skipped.append({"path": name, "reason": reason})
+            continue
+        digests[record.digest] = name
+        records.append(record)
+    note = {"games": len(records), "positions": sum(record.positions for record in records), "skipped": skipped}
+    atomic_write(folder / f"{_name(shard)}.json", json.dumps(note, indent=1, ensure_ascii=False) + "\n")
+    create_once(folder / NAME.format(shard.number), shard_bytes(records))
+    return len(records)
+
+
+def _name(shard: Planned) -> str:
+    return NAME.format(shard.number).removesuffix(".npz")
+
+
+def _done(folder: Path, shard: Planned) -> bool:
+    return (folder / NAME.format(shard.number)).exists()
+
+
+def _note(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "games": int(value["games"]),
+            "positions": int(value["positions"]),
+            "skipped": list(value["skipped"]),
+        }
+    except (ValueError, KeyError, TypeError):
+        raise Failed(
+            f"{path} is damaged", f"remove it and {path.with_suffix('.npz').name}, then run go parse again"
+        ) from None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what workers that were killed left half written, once it is old."""
+    for path in folder.iterdir():
+        try:
+            if _SCRATCH.match(path.name) and time.time() - path.stat().st_mtime > _SCRATCH_AGE_S:
+                path.unlink()
+        except FileNotFoundError:
+            continue

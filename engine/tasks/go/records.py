@@ -1,0 +1,154 @@
+"""A game record: SGF's main line as setup stones and moves, checked move by move against the rules.
+
+SGF FF[1..4] is read by sgfmill: any encoding that the file declares, variations to the main line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sgfmill import sgf, sgf_moves
+
+from engine.tasks.go import rules
+from engine.tasks.go.rules import BLACK, WHITE
+
+_COLOURS = {"b": BLACK, "w": WHITE}
+_DATE = re.compile(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?")
+_RANK = re.compile(r"(\d+)\s*([kdp])", re.IGNORECASE)
+# rule sets under which a chain may take its own last liberty (sgfmill's and KGS's names)
+_SUICIDE_RULES = ("new zealand", "nz", "tromp", "ing", "goe")
+
+
+class BadRecord(Exception):
+    """A record that cannot be used; the message says why in words."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One game.
+
+    `setup` and `moves` hold (colour, point) as int16 rows, row 0 of the board at the bottom; a pass is size².
+    `result` is 1 where black won, -1 where white did, 0 where that is not known. A rank is 1 for 1 kyu... as
+    `rank_number` says; `date` is yyyymmdd, 0 where unknown. `digest` is that of size, setup and moves.
+    """
+
+    size: int
+    komi: float
+    handicap: int
+    result: int
+    black_rank: int
+    white_rank: int
+    date: int
+    setup: NDArray[np.int16]
+    moves: NDArray[np.int16]
+    digest: bytes
+
+    @property
+    def positions(self) -> int:
+        """Moves other than passes."""
+        return int((self.moves[:, 1] != self.size * self.size).sum())
+
+
+def read_record(text: bytes) -> Record:
+    """The main line of the first game of an SGF text.
+
+    Raises:
+        BadRecord: no SGF, not a game of Go, an illegal move, setup stones after the first move.
+    """
+    try:
+        game = sgf.Sgf_game.from_bytes(text)
+        root = game.get_root()
+        if _text(root, "GM", "1").strip() not in ("", "1"):
+            raise BadRecord("a record of another game than Go")
+        size = game.get_size()
+        if size > rules.LARGEST:
+            raise BadRecord(f"a board of size {size}: at most {rules.LARGEST}")
+        board, plays = sgf_moves.get_setup_and_moves(game)
+    except (ValueError, KeyError, IndexError, LookupError) as error:
+        raise BadRecord(f"no readable SGF: {' '.join(str(error).split())[:120] or type(error).__name__}") from None
+    passing = size * size
+    setup = np.array(
+        [(_COLOURS[colour], row * size + column) for colour, (row, column) in board.list_occupied_points()],
+        np.int16,
+    ).reshape(-1, 2)
+    moves = np.array(
+        [(_COLOURS[colour], move[0] * size + move[1] if move else passing) for colour, move in plays], np.int16
+    ).reshape(-1, 2)
+    _check(size, setup, moves, _text(root, "RU", "").strip().casefold())
+    return Record(
+        size=size,
+        komi=_komi(root),
+        handicap=_whole(_text(root, "HA", "0")),
+        result=_result(_text(root, "RE", "")),
+        black_rank=rank_number(_text(root, "BR", "")),
+        white_rank=rank_number(_text(root, "WR", "")),
+        date=_date(_text(root, "DT", "")),
+        setup=setup,
+        moves=moves,
+        digest=hashlib.blake2b(bytes([size]) + setup.tobytes() + b"/" + moves.tobytes(), digest_size=8).digest(),
+    )
+
+
+def rank_number(text: str) -> int:
+    """A rank as a number that grows with strength: 30 kyu -29 ... 1 kyu 0, 1 dan 1 ... 9 dan 9, 1 pro 11.
+
+    -99 where it is not known.
+    """
+    found = _RANK.search(text)
+    if not found:
+        return -99
+    number, kind = int(found[1]), found[2].lower()
+    if not 1 <= number <= 35:
+        return -99
+    return 1 - number if kind == "k" else number if kind == "d" else number + 10
+
+
+def _check(size: int, setup: NDArray[np.int16], moves: NDArray[np.int16], ruleset: str) -> None:
+    board = np.zeros(size * size, np.int8)
+    work = rules.scratch(size)
+    board[setup[:, 1]] = setup[:, 0]
+    suicide = any(name in ruleset for name in _SUICIDE_RULES)
+    points, colours = np.ascontiguousarray(moves[:, 1]), moves[:, 0].astype(np.int8)
+    status, index = rules.replay(board, work, points, colours, suicide, rules.zobrist(size))
+    if status != rules.OK:
+        raise BadRecord(f"illegal: move {index + 1} {rules.REASONS[status]}")
+
+
+def _text(root: Any, name: str, default: str) -> str:
+    try:
+        return str(root.get(name)) if name != "GM" else root.get_raw(name).decode("latin-1")
+    except (KeyError, ValueError, LookupError):
+        try:
+            return str(root.get_raw(name).decode("latin-1"))
+        except KeyError:
+            return default
+
+
+def _komi(root: Any) -> float:
+    try:
+        value = float(root.get("KM"))
+    except (KeyError, ValueError, LookupError):
+        return 0.0
+    return value if abs(value) < 500 else 0.0
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() and int(text) < 100 else 0
+
+
+def _result(text: str) -> int:
+    winner = text.strip().upper()[:2]
+    return 1 if winner == "B+" else -1 if winner == "W+" else 0
+
+
+def _date(text: str) -> int:
+    found = _DATE.search(text)
+    if not found:
+        return 0
+    year, month, day = (int(part or 0) for part in found.groups())
+    return year * 10_000 + month * 100 + day
