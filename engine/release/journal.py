@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engine.errors import Failed
+from engine.errors import Busy, Failed
 from engine.release import control
 from engine.release.backups import free_name, remember, write_backup
 from engine.release.bundle import Release, read_release, release_path
@@ -156,6 +156,16 @@ def recover(workspace: Workspace) -> str | None:
             outcome = "undone"
     _sweep(workspace)
     return outcome
+
+
+def settle(workspace: Workspace, purpose: str) -> None:
+    """Finish or undo what a crash left; a command that changes a slot just now does that itself.
+
+    For a command that may find nothing to change, and so would never take the lock.
+    """
+    if pending(workspace) is not None:
+        with contextlib.suppress(Busy), slots_lock(workspace, purpose):
+            return
 
 
 def pending(workspace: Workspace) -> Intent | None:
@@ -316,12 +326,14 @@ def _logged(workspace: Workspace, transaction: str) -> dict[str, Any] | None:
 
 
 def _sweep(workspace: Workspace) -> None:
-    """Remove scratch files of writers that died. Backups and pointers are written under our lock alone."""
+    """Remove scratch files of writers that died: of what is written under our lock alone at once, others when old."""
     for folder, pattern in (
         (workspace.backups, ".*.part"),
         (workspace.slots, ".asis.json.*.part"),
         (workspace.slots, ".tobe.json.*.part"),
         (workspace.slots, ".journal.json.*.part"),
+        (workspace.state, ".backups.json.*.part"),
+        (workspace.state, ".taken_down.json.*.part"),
     ):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from engine.checkpoints.naming import Candidate, choose
 from engine.config import Settings
 from engine.errors import Busy, Failed, UnderstudyError, UsageError
 from engine.release.hold import held
+from engine.release.journal import settle
 from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import timestamp
 from engine.store.events import append_event
@@ -77,6 +78,7 @@ def sync(
     if dry_run:
         return look.run()
     with hold(workspace.lock("sync"), "sync", wait=wait):
+        settle(workspace, "sync")
         return look.run_and_record()
 
 
