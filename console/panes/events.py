@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from console import text
 from console.view import View
 from console.widgets.rows import Row
-from console.words import _
+from console.words import _, said
 from engine.protocol import Event
 
 # a kind's role and the sign before it, by its name in `Glyphs`
@@ -74,7 +74,7 @@ def describe(event: Event, arrow: str = "→") -> str:
         verdict = str(detail.get("verdict"))
         words.append({"tobe": _("TO-BE wins"), "asis": _("AS-IS wins")}.get(verdict, _("undecided")))
     elif event.kind in ("refused", "rejected", "alert", "held") and detail.get("reason"):
-        words.append(str(detail["reason"]))
+        words.append(said(str(detail["reason"])))
     elif event.kind == "trained" and isinstance(detail.get("accuracy"), int | float):
         words.append(text.percent(detail["accuracy"]))
     if detail.get("forced"):
