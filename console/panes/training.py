@@ -126,18 +126,15 @@ def draw(view: View, width: int, height: int) -> list[Row]:
         waiting = view.store.runs is None
         said = _("no training yet: {key} starts one").format(key=view.key("train"))
         return [Row(_("no figures yet") if waiting else said, "dim")]
+    if one.progress is None:
+        found = _facts_of_run(view, one, width)[:height]
+        listed = min(len(rows) + 1, height - len(found) - 1) if len(rows) > 1 else 0
+        return [*found, Row(), *_list(view, rows, width, listed)] if listed >= 3 else found
     listed = min(len(rows) + 1, max(4, height - 18)) if height >= LIST_FROM and len(rows) > 1 else 0
-    above = min(height - listed, 18) if listed else height
-    if one.progress:
-        found = _progress(view, one.progress, width, above)
-        if _fresh(view).state == "offline":
-            found = [row.fade() for row in found]
-    else:
-        found = _facts_of_run(view, one, width)[:above]
-    if not listed:
-        return found
-    found += [Row()] * (above - len(found))
-    return [*found, *_list(view, rows, width, listed)]
+    found = _progress(view, one.progress, width, min(height - listed, 18) if listed else height)
+    if _fresh(view).state == "offline":
+        found = [row.fade() for row in found]
+    return [*found, *_list(view, rows, width, listed)] if listed else found
 
 
 def _progress(view: View, run: RunProgress, width: int, height: int) -> list[Row]:
