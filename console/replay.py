@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 
-from console.feed import Pending
+from console.feed import Pending, Silence
+from console.recording import Recording
 from console.text import moment
-from engine.errors import UsageError
-from engine.protocol import Message, ProtocolError, parse
+from engine.protocol import Message, ProtocolError, SourceState, parse
 
-_AT = re.compile(rb'"at":\s*"([^"]+)"')
-WARM_UP_S = 120.0
+WARM_UP_S = 120.0  # before a moment that was jumped to: by then every kind was said at least once
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0)
 
 
 class Replay:
-    """Plays a file of JSON Lines by its own times. Only the places of the lines are held in memory.
+    """Plays a file of JSON Lines by its own times.
 
     Raises:
         UsageError: the file holds no message.
@@ -30,41 +27,28 @@ class Replay:
         self.path = path
         self.speed = speed
         self.paused = False
+        self.state: SourceState = "live"
         self.problem = ""
         self.damaged = 0
-        self.times = array("d")
-        self.places = array("q")
         self.pending = Pending()
+        self._recording = Recording(path)
+        self._silence = Silence()
         self._wake: Callable[[], None] = lambda: None
         self._lock = threading.Condition()
         self._stopping = False
         self._jumped = False
-        self._index()
-        self._position = self.times[0]
+        self._position = self._said_at = self._recording.begin
         self._anchor = time.monotonic()
-        self._next = 0
+        self._place = self._furthest = 0
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
-
-    def _index(self) -> None:
-        with self.path.open("rb") as file:
-            place = 0
-            for line in file:
-                found = _AT.search(line, 0, 400)
-                at = moment(found.group(1).decode()) if found else None
-                if at is not None:
-                    self.times.append(max(at, self.times[-1]) if self.times else at)
-                    self.places.append(place)
-                place += len(line)
-        if not self.times:
-            raise UsageError(f"{self.path} holds no message", "make one with: python -m engine watch > FILE")
 
     @property
     def begin(self) -> float:
-        return self.times[0]
+        return self._recording.begin
 
     @property
     def end(self) -> float:
-        return self.times[-1]
+        return self._recording.end
 
     @property
     def now(self) -> float:
@@ -120,39 +104,60 @@ class Replay:
         with self._lock:
             self._hold()
             self._position = max(self.begin, min(self.end, self._position + seconds))
+            place = self._recording.find(self._position - WARM_UP_S)
             if seconds < 0:
-                start = self._position - WARM_UP_S
-                self._next = next((i for i, at in enumerate(self.times) if at >= start), 0)
-                self.pending.take()
+                self._place = place
+                self.pending.forget()
                 self._jumped = True
+            self._place = max(self._place, place)
+            self._said_at = self._position
             self._lock.notify()
         self._wake()
 
     def _run(self) -> None:
-        with self.path.open("rb") as file:
-            while True:
-                with self._lock:
-                    if self._stopping:
-                        return
-                    if self._next >= len(self.times):
-                        self._lock.wait()
-                        continue
-                    wait = (self.times[self._next] - self._moment()) / self.speed
-                    if wait > 0:
-                        self._lock.wait(None if self.paused else wait)
-                        continue
-                    file.seek(self.places[self._next])
-                    self._next += 1
-                    line = file.readline()
-                    try:
-                        first = self.pending.put(parse(line))
-                    except ProtocolError as error:
-                        self.damaged += 1
-                        if error.kind == "version":
-                            self.problem = str(error)
-                        first = True
-                if first:
-                    self._wake()
+        while True:
+            with self._lock:
+                if self._stopping:
+                    self._recording.close()
+                    return
+                line = self._recording.line(self._place)
+                if line is None:
+                    self._lock.wait()
+                    continue
+                wait_s = ((line.at or self._said_at) - self._moment()) / self.speed
+                if wait_s > 0:
+                    quiet_s = (self._said_at + self._silence.limit_s - self._moment()) / self.speed
+                    woken = self._lock.wait(None if self.paused else max(0.0, min(wait_s, quiet_s)) or wait_s)
+                    news = not woken and quiet_s < wait_s and self._be_silent()
+                else:
+                    news = self._play(line.text, self._place)
+                    self._place = line.next
+                    self._said_at = max(self._said_at, line.at or self._said_at)
+            if news:
+                self._wake()
+
+    def _play(self, text: bytes, place: int) -> bool:
+        """Say one line of the recording; whether somebody has to be woken."""
+        again, self._furthest = place < self._furthest, max(self._furthest, place + 1)
+        if not text.strip():
+            return False
+        try:
+            message = parse(text)
+        except ProtocolError as error:
+            self.damaged += not again
+            if error.kind == "version":
+                self.state, self.problem = "offline", str(error)
+            return True
+        self._silence.hear(message)
+        revived, self.state, self.problem = self.state != "live", "live", ""
+        return self.pending.put(message) or revived
+
+    def _be_silent(self) -> bool:
+        """The recorded stream says nothing for longer than it promised; whether that is news."""
+        if self.state != "live":
+            return False
+        self.state, self.problem = "stale", "the engine said nothing"
+        return True
 
 
 def read_all(path: Path, until: float | None = None) -> list[Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from engine.protocol import (
     RunProgress,
     Runs,
     Slots,
+    Source,
     SourceState,
 )  # fmt: skip
 
@@ -179,9 +181,8 @@ class Store:
         age = max(0.0, now - snapshot.came)
         if self.feed != "live":
             return Freshness(self.feed, max(age, now - self.feed_since), self.feed_why)
-        health = self.health
-        for source in health.sources if health else []:
-            if source.name in (kind, SOURCES.get(kind)) and source.state != "live":
+        for source in self._sources(kind, host):
+            if source.state != "live":
                 since = moment(source.since)
                 return Freshness(source.state, now - since if since else age, source.detail or "")
         if isinstance(snapshot.data, Devices) and snapshot.data.state != "live":
@@ -190,3 +191,12 @@ class Store:
         if age > STALE_AFTER_S:
             return Freshness("stale", age)
         return Freshness("live", age)
+
+    def _sources(self, kind: str, host: str) -> Iterator[Source]:
+        """What the engines said of the sources of a kind: the host's own, and for another host the way to it."""
+        own = self._get("health", Health, host)
+        for source in own.sources if own else []:
+            if source.name in (kind, SOURCES.get(kind)):
+                yield source
+        if host != self.home and self.health:
+            yield from (source for source in self.health.sources if source.name == f"host {host}")

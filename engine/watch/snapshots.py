@@ -20,8 +20,6 @@ from engine.protocol import (
     Backup,
     Comparison,
     Differing,
-    Event,
-    Events,
     Gate,
     Health,
     Held,
@@ -42,7 +40,6 @@ from engine.release.backups import find_backups
 from engine.release.hold import held as read_hold
 from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import now, parse
-from engine.store.events import read_events
 from engine.store.files import read_json
 from engine.store.workspace import SLOTS, Workspace
 from engine.training.runs import RunFolder, describe_run, read_metrics
@@ -122,15 +119,6 @@ def read_progress(workspace: Workspace, runs: list[Run]) -> Progress:
     """Where the running ones among `runs` (newest first) are; when none runs, where the newest ended."""
     chosen = [run for run in runs if run.status == "running"] or runs[:1]
     return Progress(runs=[_run_progress(workspace, run) for run in chosen[:NEWEST]], total=len(chosen))
-
-
-def read_newest_events(workspace: Workspace) -> Events:
-    """The newest events; their ids count from 1, so the last one's is how many there are."""
-    newest = read_events(workspace, NEWEST)
-    if not newest:
-        return Events()
-    events = [_lenient(Event, event, {"id": 0, "at": "", "kind": "", "subject": ""}) for event in newest]
-    return Events(events=events, total=events[-1].id, head=events[-1].hash)
 
 
 def last_comparison(workspace: Workspace) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from engine.release.slots import pointer_path
 from engine.store.workspace import SLOTS, Workspace
 from engine.watch import snapshots
 from engine.watch.checkpoints import CheckpointLister
+from engine.watch.eventtail import EventTail
 from engine.watch.snapshots import signature
 
 _STATS_S = 2.0
@@ -38,19 +39,23 @@ _STATS_S = 2.0
 
 @dataclass(frozen=True)
 class Found:
-    """What one look of a source brought: data of some kinds, or why there is none."""
+    """What one look of a source brought: data of some kinds, and why others are missing.
+
+    `problem` is the whole source's, `problems` those of single kinds.
+    """
 
     source: str
     data: dict[str, Any]
     problem: str | None = None
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 class Partly(Exception):
-    """A look of which some parts failed: the text says why, `data` is what the others brought."""
+    """A look of which some kinds failed: `problems` says why, `data` is what the others brought."""
 
-    def __init__(self, problem: str, data: dict[str, Any]) -> None:
-        super().__init__(problem)
-        self.data = data
+    def __init__(self, problems: dict[str, str], data: dict[str, Any]) -> None:
+        super().__init__("; ".join(problems.values()))
+        self.problems, self.data = problems, data
 
 
 class Worker(threading.Thread):
@@ -68,10 +73,19 @@ class Worker(threading.Thread):
             try:
                 self._found.put(Found(self.name, self._look()))
             except Partly as partly:
-                self._found.put(Found(self.name, partly.data, str(partly)))
-            except (UnderstudyError, OSError) as error:
-                self._found.put(Found(self.name, {}, str(error)))
+                self._found.put(Found(self.name, partly.data, problems=partly.problems))
+            except Exception as error:  # noqa: BLE001 - a file nobody foresaw must not end the looks for good
+                self._found.put(Found(self.name, {}, in_words(error)))
             time.sleep(max(0.05, self._interval_s - (time.monotonic() - began)))
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong in a look, in one sentence."""
+    if isinstance(error, UnderstudyError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 class HostSource:
@@ -162,34 +176,43 @@ class FileSource:
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self._workspace, self._settings = workspace, settings
         self._kept: dict[str, tuple[Any, Any]] = {}
+        self._events = EventTail(workspace.events)
         self._runs: dict[str, tuple[Any, Run]] = {}
 
     def look(self) -> dict[str, Any]:
         workspace, settings = self._workspace, self._settings
-        gate: Gate = self._unless_same(
-            "gate", self._gate_files(), lambda: snapshots.read_gate(workspace, settings)
-        )
-        parts: dict[str, Callable[[], Any]] = {
-            "health": lambda: snapshots.read_health(workspace, settings, gate),
-            "events": lambda: self._unless_same(
-                "events", [workspace.events], lambda: snapshots.read_newest_events(workspace)
+        found: dict[str, Any] = {}
+        problems: dict[str, str] = {}
+
+        def read(kind: str, how: Callable[[], Any]) -> None:
+            try:
+                found[kind] = how()
+            except Exception as error:  # noqa: BLE001 - one damaged file must not hide what the others say
+                problems[kind] = in_words(error)
+
+        read(
+            "gate",
+            lambda: self._unless_same(
+                "gate", self._gate_files(), lambda: snapshots.read_gate(workspace, settings)
             ),
-            "ab": lambda: self._unless_same(
+        )
+        gate: Gate = found.pop("gate", None) or Gate(open=False, reason=problems.pop("gate", ""))
+        read("health", lambda: snapshots.read_health(workspace, settings, gate))
+        read("events", self._events.look)
+        read(
+            "ab",
+            lambda: self._unless_same(
                 "ab",
                 [*self._gate_files(), workspace.state / "ab_progress.json"],
                 lambda: snapshots.read_ab(workspace, settings, gate),
             ),
-            "runs": self._read_runs,
-            "progress": self._read_progress,
-        }
-        found, problems = {}, []
-        for kind, read in parts.items():
-            try:
-                found[kind] = read()
-            except (UnderstudyError, OSError) as error:
-                problems.append(str(error))
+        )
+        read("runs", self._read_runs)
+        read("progress", self._read_progress)
+        if self._events.problem:
+            problems.setdefault("events", self._events.problem)
         if problems:
-            raise Partly("; ".join(problems), found)
+            raise Partly(problems, found)
         return found
 
     def _unless_same(self, name: str, files: list[Path], read: Callable[[], Any], *, extra: object = None) -> Any:

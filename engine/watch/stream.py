@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine import __version__
 from engine.config import Settings
 from engine.config.schema import Host
 from engine.config.secrets import mask
@@ -31,10 +32,21 @@ from engine.store.clock import timestamp
 from engine.store.workspace import Workspace
 from engine.watch.advice import advise
 from engine.watch.remote import RemoteHost
-from engine.watch.sources import CheckpointSource, FileSource, Found, GpuSource, HostSource, SlotSource, Worker
+from engine.watch.sources import (
+    CheckpointSource,
+    FileSource,
+    Found,
+    GpuSource,
+    HostSource,
+    SlotSource,
+    Worker,
+    in_words,
+)
 
 REPEAT_S = 30.0
-STALE_S = 6.0  # silence of a local source, beyond two intervals, before it is called stale
+BEAT_S = 2.0  # something is said at least this often, so that a stream that hangs is known at once
+STALE_S = 3.0  # silence of a local source, beyond two intervals, before it is called stale
+SLOW = {"checkpoints": 60.0, "gpu": 12.0}  # those that may take longer: hashing what is new, loading a driver
 OFFLINE_S = 60.0
 _REMOTE = "remote "
 
@@ -59,14 +71,16 @@ class Stream:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._seq = 0
+        self.said_at = time.monotonic()
         self._sent: dict[tuple[str, str], tuple[float, Data]] = {}
 
-    def say(self, host: str, kind: str, data: Data) -> None:
-        """Send the snapshot if it is new or was last sent 30 s ago."""
+    def say(self, host: str, kind: str, data: Data, *, again: bool = False) -> None:
+        """Send the snapshot if it is new, was last sent 30 s ago, or is wanted `again`."""
         before = self._sent.get((host, kind))
         moment = time.monotonic()
-        if before is not None and before[1] == data and moment - before[0] < REPEAT_S:
+        if not again and before is not None and before[1] == data and moment - before[0] < REPEAT_S:
             return
+        self.said_at = moment
         self._sent[(host, kind)] = (moment, data)
         self._seq += 1
         message = Message(v=VERSION, seq=self._seq, at=timestamp(), host=host, kind=kind, data=data)
@@ -108,7 +122,9 @@ class _Watch:
         }
         self._workers = [Worker(name, look, interval_s, self._found) for name, look in looks.items()]
         moment, since = time.monotonic(), timestamp()
+        self._began = moment
         self._heard = {name: _Heard(moment, since=since) for name in looks}
+        self._parts: dict[tuple[str, str], _Heard] = {}  # kinds of a source that cannot be read, by both names
         self._remote = [RemoteHost(name, host) for name, host in hosts.items()]
         self._latest: dict[str, Any] = {}
 
@@ -119,7 +135,7 @@ class _Watch:
             threading.Thread(target=self._follow_remote, name="remote", daemon=True).start()
         try:
             while not ends():
-                self._take(self._interval_s)
+                self._take(min(self._interval_s, BEAT_S / 2))
                 self._say_all()
         finally:
             self._gpus.close()
@@ -143,6 +159,11 @@ class _Watch:
         heard = self._heard[found.source]
         heard.at, heard.problem = time.monotonic(), found.problem
         self._latest |= found.data
+        for part in [part for part in self._parts if part[0] == found.source and part[1] not in found.problems]:
+            del self._parts[part]
+        for kind, problem in found.problems.items():
+            part = self._parts.setdefault((found.source, kind), _Heard(heard.at, "stale", timestamp()))
+            part.problem = problem
 
     def _say_all(self) -> None:
         for name, heard in self._heard.items():
@@ -158,13 +179,15 @@ class _Watch:
         for kind in ("slots", "runs", "progress", "checkpoints", "ab", "events"):
             if kind in self._latest:
                 self._stream.say(self._here, kind, self._latest[kind])
-        if {"slots", "health"} <= self._latest.keys():
-            self._stream.say(self._here, "health", self._health())
+        moment = time.monotonic()
+        # at the start the first words wait for both; where one of them hangs, that must be said
+        if {"slots", "health"} <= self._latest.keys() or moment - self._began > BEAT_S:
+            self._stream.say(self._here, "health", self._health(), again=moment - self._stream.said_at >= BEAT_S)
 
     def _judge(self, name: str, heard: _Heard) -> None:
         silent_s = time.monotonic() - heard.at
         state: SourceState = "live"
-        if silent_s > STALE_S + 2 * self._interval_s or heard.problem:
+        if silent_s > SLOW.get(name, STALE_S) + 2 * self._interval_s or heard.problem:
             state = "offline" if silent_s > OFFLINE_S else "stale"
         if name == "gpu" and self._gpus.problem:
             heard.problem, state = self._gpus.problem, "stale"
@@ -172,8 +195,10 @@ class _Watch:
             heard.state, heard.since = state, timestamp()
 
     def _health(self) -> Health:
-        slots: Slots = self._latest["slots"]
-        health: Health = self._latest["health"]
+        slots: Slots | None = self._latest.get("slots")
+        health: Health = self._latest.get("health") or Health(
+            workspace=str(self._workspace.root), version=__version__
+        )
         sources = [
             Source(
                 name=name,
@@ -185,10 +210,16 @@ class _Watch:
             if name != "gpu" or self._gpus.latest or self._gpus.problem
         ]
         sources += [
+            Source(name=kind, state=part.state, since=part.since, detail=part.problem)
+            for (_, kind), part in self._parts.items()
+        ]
+        sources += [
             Source(name=f"host {host.name}", state=host.state, since=host.since, detail=host.problem)
             for host in self._remote
         ]
-        full = replace(health, sources=sources)
+        full = replace(health, sources=sources, beat_s=BEAT_S)
+        if slots is None:
+            return full
         runs = self._latest.get("runs", Runs()).runs
         known = self._latest.get("checkpoints", Checkpoints())
         waiting = any(one.state == "new" for one in known.checkpoints)
@@ -199,7 +230,12 @@ class _Watch:
             def put(kind: str, data: Any) -> None:
                 self._found.put(Found(_REMOTE + host.name, {kind: data}))
 
-            await host.follow(self._interval_s, put)
+            while True:
+                try:
+                    await host.follow(self._interval_s, put)
+                except Exception as error:  # noqa: BLE001 - one host's surprise must not end the looks at it
+                    put("devices", host.failed(in_words(error)))
+                    await asyncio.sleep(host.pause_s)
 
         async def follow_all() -> None:
             await asyncio.gather(*map(follow, self._remote))

@@ -77,6 +77,7 @@ def test_another_version_is_said_in_words(tmp_path: Path) -> None:
 
 async def test_the_app_says_offline_keeps_the_last_figures_and_revives(make_app: MakeApp) -> None:
     class Given:
+        state = "live"
         problem = ""
         damaged = 0
 
@@ -92,7 +93,7 @@ async def test_the_app_says_offline_keeps_the_last_figures_and_revives(make_app:
     given = Given()
     app.feed = given  # type: ignore[assignment]
     async with app.run_test(size=(120, 40)) as pilot:
-        given.problem = "ssh: connection lost"
+        given.state, given.problem = "offline", "ssh: connection lost"
         given.wake()
         await pilot.pause()
         shown = screen_text(app)
@@ -101,7 +102,7 @@ async def test_the_app_says_offline_keeps_the_last_figures_and_revives(make_app:
         assert "a3f9c1e2" in shown
         await pilot.press("p")
         assert "not live" in app.notice[0]
-        given.problem = ""
+        given.state, given.problem = "live", ""
         given.wake()
         await pilot.pause()
         assert "offline" not in screen_text(app)
@@ -149,6 +150,6 @@ def test_the_recordings_are_what_their_script_writes(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(record, "FOLDER", tmp_path)
     record.trouble().write("trouble.jsonl")
-    assert (tmp_path / "trouble.jsonl").read_text() == (RECORDINGS / "trouble.jsonl").read_text()
+    assert read_all(tmp_path / "trouble.jsonl") == read_all(RECORDINGS / "trouble.jsonl")
     assert len(read_all(EVENING)) == len(EVENING.read_text().splitlines())
     assert json.loads(EVENING.read_text().splitlines()[0])["v"] == 1

@@ -18,6 +18,7 @@ from engine.config import Loaded, Settings
 from engine.devices.sample import Sampler
 from engine.errors import Failed
 from engine.notify.channels import configured
+from engine.release.child import layers
 from engine.store.clock import now, parse
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
@@ -102,6 +103,17 @@ def devices(workspace: Workspace) -> Iterator[Check]:
         yield Check("devices", f"no GPU is visible; {shown}", "note")
     else:
         yield Check("devices", shown)
+
+
+def sandbox() -> Iterator[Check]:
+    """How far a checkpoint is shut in when it is opened; the less, the more a flaw in torch would cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = layers(Path(folder))
+    if found.isolated and found.files:
+        yield Check("sandbox", f"checkpoints are opened with {found}")
+    else:
+        fix = "allow user namespaces, or a kernel with seccomp and Landlock (Linux 5.13 or newer)"
+        yield Check("sandbox", f"checkpoints are opened with no more than {found}", "warn", fix)
 
 
 def hosts(settings: Settings) -> Iterator[Check]:

@@ -25,6 +25,7 @@ def run_checks(workspace: Workspace, loaded: Loaded) -> Iterator[Check]:
         ("schedule", lambda: host.schedule(workspace, settings)),
         ("locks", lambda: host.locks(workspace)),
         ("messages", lambda: host.secrets(settings, loaded)),
+        ("sandbox", host.sandbox),
         ("devices", lambda: host.devices(workspace)),
         ("hosts", lambda: host.hosts(settings)),
         ("clock", lambda: host.clock(workspace)),
