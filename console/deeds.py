@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from console import text
+from console import sorting, text
 from console.actions import BY_ID
 from console.desk import Desk
 from console.layout import PANES
@@ -88,14 +88,15 @@ def end_filter(desk: Desk) -> None:
 
 
 def sort(desk: Desk) -> None:
-    names = list(checkpoints.SORTS)
-    desk.ui.sort = names[(names.index(desk.ui.sort) + 1) % len(names)]
-    desk.say(f"{_('sorted by')} {_(desk.ui.sort)}", "dim")
+    """By the next column, and then by the first again; a pane without an order of its own sorts the checkpoints."""
+    column = sorting.next_column(desk.ui)
+    desk.say(f"{_('sorted by')} {_(column)}", "dim")
     desk.redraw()
 
 
 def reverse(desk: Desk) -> None:
-    desk.ui.descending = not desk.ui.descending
+    order = sorting.order_of(desk.ui)
+    order.descending = not order.descending
     desk.redraw()
 
 

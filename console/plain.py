@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from console import text
+from console import sorting, text
 from console.actions import ACTIONS, Action
 from console.board import DRAW
 from console.commands import Commands, Outcome
@@ -18,7 +18,7 @@ from console.feed import Feed
 from console.glyphs import ASCII
 from console.options import Options
 from console.orders import Refused
-from console.panes import checkpoints, compare, events, road, slots
+from console.panes import compare, events, road, slots
 from console.replay import Replay
 from console.store import Store
 from console.view import Ui, View
@@ -170,12 +170,13 @@ class Plain:
         return [*question.lines[:-1], f"{question.lines[-1]} ({way_out})"]
 
     def _sort(self, action: str) -> list[str]:
-        names = list(checkpoints.SORTS)
+        order = sorting.order_of(self.ui)
         if action == "sort":
-            self.ui.sort = names[(names.index(self.ui.sort) + 1) % len(names)]
+            sorting.next_column(self.ui)
         else:
-            self.ui.descending = not self.ui.descending
-        return [f"{_('sorted by')} {_(self.ui.sort)}", *self._shown("checkpoints")]
+            order.descending = not order.descending
+        pane = "training" if self.ui.focus == "training" else "checkpoints"
+        return [f"{_('sorted by')} {_(order.column)}", *self._shown(pane)]
 
     def _shown(self, name: str) -> list[str]:
         """A pane as lines; lists with the numbers by which their rows are named."""
@@ -183,6 +184,7 @@ class Plain:
         stops: list[str] = []
         if name == "slots":
             stops = [f"{stop.name}: {stop.state}, {stop.fact}" for stop in road.stations(view)]
+        view.ui.focus = name
         view.ui.place(name).cursor = 0
         rows = [row.plain.rstrip() for row in DRAW[name](view, WIDTH - 4, HEIGHT)]
         if name in NUMBERED:

@@ -30,7 +30,8 @@ def find(view: View, event: Event) -> tuple[str, int]:
         raise Refused(f"{_('no longer listed')}: {name}", "dim")
     wanted = [str(one) for one in (event.subject, *(event.detail.get(key) for key in KEYS)) if one]
     found = view.store.checkpoints
-    rows = sorted(found.checkpoints, key=SORTS[view.ui.sort], reverse=view.ui.descending) if found else []
+    order = view.ui.orders["checkpoints"]
+    rows = sorted(found.checkpoints, key=SORTS[order.column], reverse=order.descending) if found else []
     for word in wanted:
         for index, row in enumerate(rows):
             if _is(view, row, word):

@@ -38,6 +38,14 @@ class Place:
 
 
 @dataclass
+class Order:
+    """By which column a list is sorted."""
+
+    column: str
+    descending: bool = True
+
+
+@dataclass
 class Ui:
     """What the person chose: pane, filter, order, marks."""
 
@@ -45,8 +53,9 @@ class Ui:
     zoomed: bool = False
     places: dict[str, Place] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
-    sort: str = "saved"
-    descending: bool = True
+    orders: dict[str, Order] = field(
+        default_factory=lambda: {"checkpoints": Order("saved"), "training": Order("when")}
+    )
     marks: list[str] = field(default_factory=list)
 
     def place(self, pane: str) -> Place:

@@ -43,7 +43,8 @@ def items(view: View) -> list[Checkpoint]:
     if found is None:
         return []
     wanted = view.ui.filters.get("checkpoints", "").lower()
-    return _ordered(_Same(found), wanted, view.ui.sort, view.ui.descending)
+    order = view.ui.orders["checkpoints"]
+    return _ordered(_Same(found), wanted, order.column, order.descending)
 
 
 class _Same:
@@ -196,9 +197,10 @@ def _header(view: View, columns: list[tuple[str, int, bool]]) -> Row:
     row = Row("  ")
     for name, size, right in columns:
         label = _("acc" if name == "accuracy" and size < 8 else name)
-        sorted_by = name == view.ui.sort
+        order = view.ui.orders["checkpoints"]
+        sorted_by = name == order.column
         if sorted_by:
-            label += view.glyphs.down if view.ui.descending else view.glyphs.up
+            label += view.glyphs.down if order.descending else view.glyphs.up
         row.cell(label, size, "accent" if sorted_by else "dim", right=right).put("  ")
     return row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from console import text
 from console.store import Freshness
@@ -40,15 +41,29 @@ class Entry:
         return (self.progress.device if self.progress else None) or (self.run.device if self.run else None)
 
 
+SORTS: dict[str, Callable[[Entry], Any]] = {
+    "when": lambda one: 0,
+    "run": lambda one: one.name,
+    "state": lambda one: one.status,
+    "best": lambda one: (one.best.accuracy if one.best else None) or -1.0,
+}
+
+
 def items(view: View) -> list[Entry]:
-    """Every run that is known, filtered: those under way first, then the newest first."""
+    """Every run that is known, filtered and sorted; by "when": those under way first, then the newest first."""
     store = view.store
     listed = store.runs.runs if store.runs else []
     home = store.home or ""
     names = {(home, run.run) for run in listed}
     rows = [Entry(host, one.run, None, one) for host, one in store.progress() if (host, one.run) not in names]
     rows += [Entry(home, run.run, run, store.curves.get((home, run.run))) for run in listed]
-    rows.sort(key=lambda one: one.status != "running")
+    order = view.ui.orders["training"]
+    if order.column != "when":
+        rows.sort(key=SORTS[order.column], reverse=order.descending)
+    elif order.descending:
+        rows.sort(key=lambda one: one.status != "running")
+    else:
+        rows.reverse()
     wanted = view.ui.filters.get("training", "").lower()
     return [one for one in rows if wanted in _searched(one)] if wanted else rows
 
@@ -184,13 +199,20 @@ def _list(view: View, rows: list[Entry], width: int, height: int) -> list[Row]:
     place.fit(len(rows), height - 1)
     wide = width >= 64
     model = width - 66 if width >= 76 else 0
-    head = Row("  ").cell(_("run"), 8, "dim").cell(_("state"), 14, "dim")
+    order = view.ui.orders["training"]
+    sign = view.glyphs.down if order.descending else view.glyphs.up
+
+    def title(row: Row, column: str, cells: int, *, right: bool = False) -> Row:
+        chosen = column == order.column
+        return row.cell(_(column) + (sign if chosen else ""), cells, "accent" if chosen else "dim", right=right)
+
+    head = title(title(Row("  "), "run", 8), "state", 14)
     if wide:
         head.cell(_("device"), 7, "dim").cell(_("model"), model, "dim")
-    head.cell(_("epochs"), 8, "dim", right=True).cell(_("best"), 9, "dim", right=True)
+    title(head.cell(_("epochs"), 8, "dim", right=True), "best", 9, right=True)
     if wide:
         head.cell("@", 5, "dim", right=True)
-    lines = [head.cell(_("when"), 13, "dim", right=True).cut(width)]
+    lines = [title(head, "when", 13, right=True).cut(width)]
     focused = view.ui.focus == "training"
     for index in range(place.top, min(len(rows), place.top + height - 1)):
         one = rows[index]

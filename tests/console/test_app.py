@@ -148,7 +148,7 @@ async def test_filter_sort_and_details(make_app: MakeApp) -> None:
         assert "weights are not finite" in screen_text(app)
         await pilot.press("escape", "escape", "o", "O")
         assert app.ui.filters["checkpoints"] == ""
-        assert (app.ui.sort, app.ui.descending) == ("cycle", False)
+        assert (app.ui.orders["checkpoints"].column, app.ui.orders["checkpoints"].descending) == ("cycle", False)
         await pilot.press("home", "m", "down", "m")
         assert "Two checkpoints" in screen_text(app)
 
