@@ -1,14 +1,12 @@
 """The process that opens a checkpoint: `python -m engine.release.admission_child JOB PARENT`.
 
-It has no network where the host allows that, limits on time and file size, and a parent that watches
-its memory. It reads `job.json`, writes `model.onnx`, `weights.safetensors` and last `result.json`
+It is shut in (`sandbox`) and watched by its parent before it opens anything. It reads `job.json`, writes `model.onnx`, `weights.safetensors` and last `result.json`
 beside it. Nothing else of the engine ever opens a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.release import sandbox
 from engine.release.card import read_card, read_origin
 from engine.release.container import check_container
+from engine.release.opcodes import ONLY_DATA, SAVE_STATE
 from engine.release.refusal import Refusal, check_classes
 
 if TYPE_CHECKING:
@@ -24,22 +23,14 @@ if TYPE_CHECKING:
 
 AGREEMENT = 1e-4  # largest difference of a probability between torch and the converted model
 _PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
-_ONLY_DATA = "save only tensors, numbers, strings, lists and dicts in it"
-_HARMLESS = ("argparse.", "numpy.", "collections.", "pathlib.", "datetime.", "omegaconf.", "torch.", "types.")
-# Names that a checkpoint has no innocent reason for: they run programs, load code or reach the network.
-_CODE = re.compile(
-    r"(os|posix|nt|sys|subprocess|shutil|socket|runpy|importlib|ctypes|pty|code|codeop|commands|webbrowser)\."
-    r"|(pickle|_pickle|marshal|urllib|http|requests|pip|pdb|bdb|timeit|cProfile)\."
-    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|getattr|setattr|apply|breakpoint)$"
-    r"|.*\.(os|posix|nt|sys|subprocess)\."
-)
+_MAX_VALUES, _MAX_DEPTH = 500_000, 64
 
 
 def main() -> None:
     job_path = Path(sys.argv[1])
     job = json.loads(job_path.read_text())
-    isolated = sandbox.enter(int(sys.argv[2]), job["cpu_s"], job["file_bytes"])
     folder = job_path.parent
+    layers = sandbox.enter(int(sys.argv[2]), job["cpu_s"], job["file_bytes"], folder)
     try:
         result = check_and_convert(job, folder)
     except Refusal as refusal:
@@ -52,7 +43,7 @@ def main() -> None:
             "lasting": refusal.lasting,
         }
     scratch = folder / "result.part"
-    scratch.write_text(json.dumps({**result, "isolated": isolated}))
+    scratch.write_text(json.dumps({**result, "isolated": layers.isolated}))
     scratch.rename(folder / "result.json")
 
 
@@ -87,54 +78,28 @@ def check_and_convert(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _load(path: Path) -> dict[str, Any]:
     import torch
 
-    names = _globals(path)
-    if names:
-        raise _refuse_globals(names)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a hostile pickle may raise anything
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        raise Refusal("pickle", f"cannot be read as data ({reason.strip()[:160]})", _ONLY_DATA) from None
+        raise Refusal("pickle", f"cannot be read as data ({reason.strip()[:160]})", ONLY_DATA) from None
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise Refusal("content", f"holds a {kind}, not a dict", _SAVE_STATE)
+        raise Refusal("content", f"holds a {kind}, not a dict", SAVE_STATE)
+    _check_extent(content)
     return content
 
 
-_SAVE_STATE = (
-    "save it as torch.save({'model_state_dict': model.state_dict(), 'epoch': ..., 'accuracy': ...}, PATH)"
-)
-
-
-def _globals(path: Path) -> list[str]:
-    """The names that the pickle asks for beyond plain data, found without running it."""
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    try:
-        return sorted(get_unsafe_globals_in_checkpoint(path))
-    except Exception as error:  # noqa: BLE001 - as above
-        raise Refusal(
-            "pickle",
-            f"holds a damaged pickle ({type(error).__name__})",
-            "save it again with torch.save(..., PATH)",
-        ) from None
-
-
-def _refuse_globals(names: list[str]) -> Refusal:
-    code = [name for name in names if _CODE.match(name)]
-    named = ", ".join(f"'{name}'" for name in (code or names)[:3])
-    if code:
-        return Refusal(
-            "pickle",
-            f"would run code when opened: it names {named}; it was not executed",
-            "do not open it elsewhere; find out who wrote it",
-            dangerous=True,
-        )
-    if any(name.startswith("torch.nn.") or not name.startswith(_HARMLESS) for name in names):
-        hint = f"save the weights, not the whole object: {_SAVE_STATE}"
-    else:
-        hint = f"{_ONLY_DATA}, for instance vars(args) for a namespace and float(x) for a numpy number"
-    return Refusal("pickle", f"holds more than data: {named}, which is never executed here", hint)
+def _check_extent(content: dict[str, Any]) -> None:
+    """Refuse what few bytes blow up: a list that holds another twice, which holds another twice, and so on."""
+    left, waiting = _MAX_VALUES, [(content, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value
+        left -= len(inner)
+        if left < 0 or depth > _MAX_DEPTH:
+            raise Refusal("content", "holds lists within lists without end", ONLY_DATA)
+        waiting += [(item, depth + 1) for item in inner if isinstance(item, dict | list | tuple | set)]
 
 
 def _state_dict(content: dict[str, Any], notes: list[str]) -> dict[str, torch.Tensor]:
@@ -144,10 +109,10 @@ def _state_dict(content: dict[str, Any], notes: list[str]) -> dict[str, torch.Te
         found = ", ".join(repr(str(key)) for key in list(content)[:4]) or "nothing"
         bare = content and all(isinstance(value, torch.Tensor) for value in content.values())
         what = "is a bare state dict" if bare else f"has no 'model_state_dict' (it has {found})"
-        raise Refusal("content", what, _SAVE_STATE)
+        raise Refusal("content", what, SAVE_STATE)
     state = content["model_state_dict"]
     if not isinstance(state, dict) or not state:
-        raise Refusal("content", "has an empty 'model_state_dict', or one that is no dict", _SAVE_STATE)
+        raise Refusal("content", "has an empty 'model_state_dict', or one that is no dict", SAVE_STATE)
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise Refusal(

@@ -23,12 +23,11 @@ from engine.config import Settings
 from engine.errors import Failed, UsageError
 from engine.release.bundle import Manifest, Origin, Release, read_release, release_path, write_release
 from engine.release.child import Unchecked, run_child
-from engine.release.container import MAX_BYTES
 from engine.release.hold import rejection
 from engine.release.refusal import Refusal, check_classes
 from engine.release.slots import read_pointer
 from engine.store.clock import timestamp
-from engine.store.events import append_event
+from engine.store.events import append_event, search_events
 from engine.store.files import Digest, digest_file, read_json, write_json
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
@@ -58,7 +57,10 @@ class Rejected(Failed):
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A checkpoint on its way in; `expect_classes` is None where any classes will do."""
+    """A checkpoint on its way in; `expect_classes` is None where any classes will do.
+
+    `read` is False for what is refused before a byte of it is read: `digest` then stands for its path.
+    """
 
     path: Path
     digest: Digest
@@ -67,6 +69,7 @@ class _Candidate:
     expect_classes: list[str] | None
     new_classes_reason: str | None
     notes: list[str]
+    read: bool = True
 
 
 def admit(
@@ -96,13 +99,17 @@ def admit(
         Unchecked: the child passed a limit or died; told once, and tried again the next time.
         Failed: it could not be checked for want of disk, or because it changes.
     """
-    digest = examine(checkpoint, name, settings)
+    notes = [] if notes is None else notes
+    try:
+        digest = examine(checkpoint, settings)
+    except Refusal as refusal:
+        unread = _Candidate(checkpoint, _unread(checkpoint, refusal), name, cycle, None, None, notes, read=False)
+        with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
+            raise _record(workspace, settings, refusal, unread) from None
     if why := rejection(workspace, sha256=digest.sha256):
         raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")
     expected = None if new_classes_reason else expect_classes
-    candidate = _Candidate(
-        checkpoint, digest, name, cycle, expected, new_classes_reason, [] if notes is None else notes
-    )
+    candidate = _Candidate(checkpoint, digest, name, cycle, expected, new_classes_reason, notes)
     try:
         with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
             return _admit(workspace, settings, candidate)
@@ -114,12 +121,12 @@ def admit(
         ) from error
 
 
-def examine(checkpoint: Path, name: str, settings: Settings) -> Digest:
+def examine(checkpoint: Path, settings: Settings) -> Digest:
     """Hash a checkpoint after making sure that it is a file of a sane size that may be read.
 
     Raises:
         UsageError: not there, a folder, or not readable.
-        Rejected: a link that leads away, a device or pipe, empty, or far too large.
+        Refusal: a link that leads away, a device or pipe, empty, or far too large.
     """
     try:
         facts = checkpoint.stat()
@@ -131,20 +138,17 @@ def examine(checkpoint: Path, name: str, settings: Settings) -> Digest:
     if checkpoint.is_dir():
         raise UsageError(f"{checkpoint} is a folder", "give the checkpoint file itself", kind="not_a_file")
     if checkpoint.is_symlink() and not _stays(checkpoint, settings):
-        raise Rejected(
-            f"{name} is a link that leads out of its folder",
-            f"deploy the file itself: {checkpoint.resolve()}",
-            check="file",
-        )
+        hint = f"deploy the file itself: {checkpoint.resolve()}"
+        raise Refusal("file", "is a link that leads out of its folder", hint)
     if not checkpoint.is_file():
-        raise Rejected(f"{name} is not a regular file", "give the file that torch.save wrote", check="file")
+        raise Refusal("file", "is not a regular file", "give the file that torch.save wrote")
     if facts.st_size == 0:
-        raise Rejected(f"{name} is empty (0 bytes)", "copy it again from where it was made", check="file")
-    if facts.st_size > MAX_BYTES:
-        raise Rejected(
-            f"{name} has {facts.st_size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.1f} GB",
-            "save the weights alone, without the optimiser",
-            check="file",
+        raise Refusal("file", "is empty (0 bytes)", "copy it again from where it was made")
+    if facts.st_size > (limit := settings.source.max_bytes):
+        raise Refusal(
+            "file",
+            f"has {facts.st_size / 1e9:.1f} GB, more than {limit / 1e9:.1f} GB",
+            "save the weights alone, without the optimiser, or raise source.max_bytes",
         )
     try:
         return digest_file(checkpoint)
@@ -152,6 +156,13 @@ def examine(checkpoint: Path, name: str, settings: Settings) -> Digest:
         raise UsageError(f"{checkpoint} may not be read", f"chmod 644 {checkpoint}", kind="unreadable") from None
     except OSError as error:
         raise Failed(f"{checkpoint} cannot be read ({error.strerror})", "check the disk it lies on") from None
+
+
+def _unread(checkpoint: Path, refusal: Refusal) -> Digest:
+    """What stands for the content of a file that is not read: its place and what is wrong with it."""
+    size = checkpoint.stat().st_size if checkpoint.is_file() else 0
+    words = f"{checkpoint.absolute()}\0{refusal.message}\0{size}"
+    return Digest(hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest(), "", size)
 
 
 def refusal(workspace: Workspace, settings: Settings, sha256: str) -> str | None:
@@ -233,10 +244,13 @@ def _remembered(
 
 
 def _record(workspace: Workspace, settings: Settings, refusal: Refusal, candidate: _Candidate) -> Rejected:
-    """Remember a refusal where it will come again, with one event a hash."""
+    """One event a hash, and a memory of the refusal where it will come again.
+
+    The log comes first: whoever is killed between the two is told again of nothing, and nothing is lost.
+    """
     digest, name = candidate.digest, candidate.name
     known = _read(workspace, "refused.json")
-    news = digest.sha256 not in known
+    news = digest.sha256 not in known and _tell(workspace, refusal, candidate)
     known.pop(digest.sha256, None)
     known[digest.sha256] = {
         "fingerprint": _fingerprint(settings),
@@ -250,22 +264,34 @@ def _record(workspace: Workspace, settings: Settings, refusal: Refusal, candidat
         "at": timestamp(),
     }
     write_json(workspace.state / "refused.json", dict(list(known.items())[-_REMEMBERED:]))
-    if news:
-        detail = {
-            "sha256": digest.sha256,
-            "md5": digest.md5,
-            "bytes": digest.bytes,
-            "cycle": candidate.cycle,
-            "check": refusal.check,
-            "reason": refusal.message,
-            "fix": refusal.hint,
-        }
-        append_event(workspace, "refused", name, detail)
-        if refusal.dangerous:
-            append_event(workspace, "alert", name, {"severity": "critical", **detail})
     return Rejected(
         f"{name} {refusal.message}", refusal.hint, check=refusal.check, dangerous=refusal.dangerous, news=news
     )
+
+
+def _tell(workspace: Workspace, refusal: Refusal, candidate: _Candidate) -> bool:
+    """Append what the log does not have yet of this refusal; whether anything was missing."""
+    digest, told = candidate.digest, set()
+    for event in search_events(workspace, digest.sha256):
+        if event["kind"] in ("deployed", "synced"):
+            break  # it was admitted since: a refusal now is another one
+        if event["detail"].get("sha256") == digest.sha256 or event["detail"].get("mark") == digest.sha256:
+            told.add(event["kind"])
+    content = {"sha256": digest.sha256, "md5": digest.md5} if candidate.read else {"mark": digest.sha256}
+    detail = {
+        **content,
+        "bytes": digest.bytes,
+        "cycle": candidate.cycle,
+        "check": refusal.check,
+        "reason": refusal.message,
+        "fix": refusal.hint,
+    }
+    if "refused" not in told:
+        append_event(workspace, "refused", candidate.name, detail)
+    if refusal.dangerous and "alert" not in told:
+        append_event(workspace, "alert", candidate.name, {"severity": "critical", **detail})
+        return True
+    return "refused" not in told
 
 
 def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Release:

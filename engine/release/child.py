@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import Settings
-from engine.config.secrets import NAMES
 from engine.errors import Failed
+from engine.release.sandbox import Layers
 from engine.store.clock import timestamp
 from engine.store.files import read_json
 from engine.store.workspace import Workspace
 
 _POLL_S = 0.05
+_KEPT = frozenset(("PATH", "LANG", "LANGUAGE", "TZ", "VIRTUAL_ENV", "SYSTEMROOT"))
+_KEPT_PREFIXES = ("LC_", "LD_", "DYLD_", "OMP_", "MKL_", "KMP_", "OPENBLAS_")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,19 @@ def run_child(
     )
 
 
+def layers(scratch: Path) -> Layers:
+    """Which layers of the sandbox hold on this host, found by entering it in a process of its own."""
+    command = [sys.executable, "-P", "-m", "engine.release.sandbox", str(os.getpid()), str(scratch)]
+    try:
+        done = subprocess.run(command, capture_output=True, env=_environment(scratch), timeout=20, check=True)
+        return Layers(**json.loads(done.stdout))
+    except (subprocess.SubprocessError, ValueError, TypeError) as error:
+        raise Failed(
+            f"the sandbox for checkpoints cannot be entered ({type(error).__name__})",
+            "run: python -m engine deploy PATH --debug",
+        ) from None
+
+
 def _watch(child: subprocess.Popen[bytes], memory_bytes: int) -> str | None:
     """Wait for the child; end it when it passes a limit, and say which."""
     import psutil
@@ -143,8 +158,8 @@ def _watch(child: subprocess.Popen[bytes], memory_bytes: int) -> str | None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The child's environment: where Python finds the same modules, no secret, scratch space of its own."""
-    kept = {key: value for key, value in os.environ.items() if key not in NAMES and not key.startswith("SSH_")}
+    """The child's environment: where Python and its libraries lie, scratch space of its own, nothing else."""
+    kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith(_KEPT_PREFIXES)}
     paths = [str(Path(entry or ".").absolute()) for entry in sys.path if not entry.endswith(".zip")]
     return kept | {
         "PYTHONPATH": os.pathsep.join(paths),

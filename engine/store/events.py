@@ -6,8 +6,8 @@ line's other fields as canonical JSON (sorted keys, no spaces), and `prev` the h
 
 from __future__ import annotations
 
-import getpass
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.secrets import mask
-from engine.errors import Failed
+from engine.store.actor import actor
 from engine.store.clock import timestamp
 from engine.store.files import fsync_folder
+from engine.store.heads import sent_heads
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
 
 KINDS = (
     "trained",
     "synced",
+    "postponed",
     "refused",
     "deployed",
     "compared",
@@ -40,14 +42,8 @@ KINDS = (
     "stopped",
 )
 GENESIS = "0" * 64
+_FIELDS = frozenset(("id", "at", "actor", "host", "kind", "subject", "detail", "prev", "hash"))
 _TAIL = 1 << 16
-
-
-def actor() -> str:
-    """Who acts: the person behind sudo, else the account; with the address an SSH session came from."""
-    name = os.environ.get("SUDO_USER") or getpass.getuser()
-    came_from = os.environ.get("SSH_CONNECTION", "").split()
-    return f"{name} via ssh {came_from[0]}" if came_from else name
 
 
 def append_event(
@@ -55,8 +51,7 @@ def append_event(
 ) -> dict[str, Any]:
     """Add one event, fsynced, and return it. `detail` must be JSON; secrets in it are masked.
 
-    Raises:
-        Failed: the log's last complete line is not one of ours.
+    A damaged line before it stops nothing: the new one is linked to its bytes, and `verify_events` tells.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown event kind {kind!r}")
@@ -66,16 +61,16 @@ def append_event(
         made = not path.exists()
         with path.open("a+b") as stream:
             _drop_torn_line(stream.fileno())
-            last = _last_line(path)
+            number, link = _last_line(path)
             event = {
-                "id": int(last["id"]) + 1 if last else 1,
+                "id": number + 1,
                 "at": timestamp(),
                 "actor": actor(),
                 "host": socket.gethostname(),
                 "kind": kind,
                 "subject": subject,
                 "detail": json.loads(mask(json.dumps(detail or {}, ensure_ascii=False))),
-                "prev": last["hash"] if last else GENESIS,
+                "prev": link,
             }
             event["hash"] = event_hash(event)
             stream.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
@@ -93,11 +88,24 @@ def event_hash(event: dict[str, Any]) -> str:
 
 
 def read_events(workspace: Workspace, last: int | None = None) -> list[dict[str, Any]]:
-    """The events, newest last; only the newest `last` ones where given. A torn last line is left out."""
+    """The events, newest last; only the newest `last` ones where given.
+
+    Lines that are no events are left out, a torn last one too; `verify_events` names them.
+    """
     if not workspace.events.exists():
         return []
     lines = _tail_lines(workspace.events, last) if last else workspace.events.read_bytes().split(b"\n")[:-1]
-    return [_parse(line, workspace.events) for line in lines if line]
+    return [event for line in lines if (event := _parse(line)) is not None]
+
+
+def search_events(workspace: Workspace, needle: str) -> Iterator[dict[str, Any]]:
+    """The events whose line holds `needle` (a hash, an id), newest first; others are not even parsed."""
+    if not workspace.events.exists():
+        return
+    wanted = needle.encode()
+    for line in _lines_backward(workspace.events):
+        if wanted in line and (event := _parse(line)) is not None:
+            yield event
 
 
 def follow_events(workspace: Workspace, stop: Callable[[], bool], poll_s: float = 0.2) -> Iterator[dict[str, Any]]:
@@ -110,46 +118,98 @@ def follow_events(workspace: Workspace, stop: Callable[[], bool], poll_s: float 
                 block = stream.read()
             whole = block[: block.rfind(b"\n") + 1]
             offset += len(whole)
-            for line in whole.splitlines():
-                yield _parse(line, workspace.events)
+            for line in whole.split(b"\n"):
+                if (event := _parse(line)) is not None:
+                    yield event
         time.sleep(poll_s)
 
 
-def verify_events(workspace: Workspace) -> str | None:
-    """None when every line's hash and link hold, else a sentence that names the first line that fails."""
-    previous = GENESIS
-    for number, event in enumerate(read_events(workspace), 1):
-        if event["prev"] != previous or event["hash"] != event_hash(event):
-            return f"line {number} of {workspace.events.name} was changed or its neighbour is missing"
-        previous = event["hash"]
+def verify_events(workspace: Workspace, head: str | None = None) -> str | None:
+    """None when every line and link holds and every head that was sent is there, else what is wrong, and where.
+
+    Args:
+        head: a hash from a message, or its beginning, that must be in the log as well.
+    """
+    name = workspace.events.name
+    lines = workspace.events.read_bytes().split(b"\n")[:-1] if workspace.events.exists() else []
+    link, number, seen = GENESIS, 0, set()
+    for at, line in enumerate(lines, 1):
+        event = _parse(line)
+        if event is None:
+            return f"line {at} of {name} is damaged"
+        if event["prev"] != link:
+            before = f"line {at - 1}" if at > 1 else "the beginning"
+            return f"line {at} of {name} does not follow {before}: {_why(event, number, seen)}"
+        if event["hash"] != event_hash(event):
+            return f"line {at} of {name} was changed after it was written"
+        link, number = event["hash"], event["id"]
+        seen.add(link)
+    for sent in sent_heads(workspace):
+        if sent["hash"] not in seen:
+            what = f"event {sent.get('id')} of {str(sent.get('at'))[:16]} (hash {sent['hash'][:8]})"
+            return f"{name} was cut off after line {len(lines)}: {what}, whose hash was sent, is not in it"
+    if head and not any(known.startswith(head) for known in seen):
+        return f"{name} was cut off or made anew: the head {head[:8]} is in none of its {len(lines)} lines"
     return None
 
 
-def _parse(line: bytes, path: Path) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The event in a line, or None where it is not one of ours."""
     try:
-        return dict(json.loads(line))
-    except (json.JSONDecodeError, UnicodeDecodeError, ValueError):
-        raise Failed(f"{path} has a damaged line", "look with: python -m engine doctor", kind="damaged") from None
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(event, dict) and event.keys() >= _FIELDS and isinstance(event["detail"], dict)
+    return event if whole and isinstance(event["id"], int) else None
 
 
-def _last_line(path: Path) -> dict[str, Any] | None:
-    lines = _tail_lines(path, 1)
-    return _parse(lines[-1], path) if lines else None
+def _last_line(path: Path) -> tuple[int, str]:
+    """The last event's id, and the link to the last line."""
+    link = None
+    for line in _lines_backward(path):
+        event = _parse(line)
+        link = link or (str(event["hash"]) if event else hashlib.sha256(line).hexdigest())
+        if event is not None:
+            return event["id"], link
+    return 0, link or GENESIS
 
 
 def _tail_lines(path: Path, count: int) -> list[bytes]:
+    return list(itertools.islice(_lines_backward(path), count))[::-1]
+
+
+def _lines_backward(path: Path) -> Iterator[bytes]:
+    """The file's whole lines that are not empty, the last one first; a line may be of any length."""
     with path.open("rb") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        block, start = b"", end
-        while start > 0 and block.count(b"\n") <= count + 1:
+        start = stream.seek(0, os.SEEK_END)
+        parts: list[bytes] = []  # of the line whose beginning is not read yet, the last part first
+        ended = False  # whether the newline that ends it was seen: what follows the last one is torn
+        while start > 0:
             step = min(_TAIL, start)
             start -= step
             stream.seek(start)
-            block = stream.read(step) + block
-    lines = block.split(b"\n")[:-1]
-    if start > 0:
-        lines = lines[1:]
-    return [line for line in lines if line][-count:]
+            pieces = stream.read(step).split(b"\n")
+            for piece in reversed(pieces[1:]):
+                line = b"".join([piece, *reversed(parts)])
+                parts = []
+                if ended and line:
+                    yield line
+                ended = True
+            parts.append(pieces[0])
+        line = b"".join(reversed(parts))
+        if ended and line:
+            yield line
+
+
+def _why(event: dict[str, Any], number: int, seen: set[str]) -> str:
+    if event["hash"] in seen:
+        return f"it is there twice (event {event['id']})"
+    if event["id"] <= number:
+        return f"it is out of order (event {event['id']} after event {number})"
+    if event["id"] > number + 1:
+        missing = event["id"] - number - 1
+        return f"{missing} {'event is' if missing == 1 else 'events are'} missing between them"
+    return "one of them was changed"
 
 
 def _drop_torn_line(handle: int) -> None:

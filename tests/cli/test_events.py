@@ -43,3 +43,26 @@ def test_people_read_short_hashes_and_programs_whole_ones(
     assert release not in engine("events").out
     assert "ab12cd34" in engine("events").out
     assert engine("events", "--json").json["events"][0]["subject"] == release
+
+
+def test_filters(engine: Callable[..., Result], workspace: Workspace) -> None:
+    for kind, subject in (("alert", "one"), ("held", "TO-BE"), ("alert", "two"), ("unheld", "TO-BE")):
+        append_event(workspace, kind, subject)
+
+    def subjects(*words: str) -> list[str]:
+        return [event["subject"] for event in engine("events", "--json", *words).json["events"]]
+
+    assert subjects("--kind", "alert") == ["one", "two"]
+    assert subjects("--kind", "alert", "--kind", "held", "--last", "2") == ["TO-BE", "two"]
+    assert subjects("--subject", "TO", "--since", "1h") == ["TO-BE", "TO-BE"]
+    assert subjects("--since", "2100-01-01") == []
+    for words in (
+        ("--since", "yesterday"),
+        ("--kind", "alerts"),
+        ("--head", "12345678"),
+        ("--verify", "--head", "x"),
+    ):
+        assert engine("events", *words).code == 2
+    head = engine("events", "--verify", "--json").json["head"]
+    assert engine("events", "--verify", "--head", head[:10]).code == 0
+    assert engine("events", "--verify", "--head", "0" * 10).code == 1

@@ -1,22 +1,40 @@
-"""Factories that a checkpoint may name: an outlook for a network, and nets that are hard to convert."""
+"""Factories that a checkpoint may name: one that tries to get out, and nets that are hard to convert."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
-def found_by(pid: int) -> Path:
-    """Where the child of process `pid` leaves its report; its own temporary folder is removed with it."""
-    return Path("/tmp") / f"understudy-interfaces-{pid}"
-
-
-def looks_for_a_network(num_classes: int, **settings: Any) -> None:
-    found_by(os.getppid()).write_text(" ".join(name for _, name in socket.if_nameindex()))
+def tries_to_escape(num_classes: int, **settings: Any) -> None:
+    """What code that runs in the admission child can do: raised, because it has no other way to tell."""
+    parent = Path(f"/proc/{os.getppid()}")
+    tries: dict[str, Callable[[], object]] = {
+        "connect": lambda: socket.create_connection(("127.0.0.1", int(os.environ.get("LC_PORT", "9"))), 2),
+        "listen": lambda: socket.create_server(("127.0.0.1", 0)),
+        "program": lambda: subprocess.run(["true"], check=True),
+        "write": lambda: Path("/tmp/understudy-escaped").write_text("x"),
+        "remove": lambda: Path(__file__).unlink(),
+        "kill": lambda: os.kill(os.getppid(), 0),
+        "parent": lambda: (parent / "environ").read_bytes(),
+    }
+    said = []
+    for name, attempt in tries.items():
+        try:
+            attempt()
+        except OSError as error:
+            said.append(f"{name}:{errno.errorcode.get(error.errno or 0, '?')}")
+        else:
+            said.append(f"{name}:DONE")
+    secrets = sorted(name for name in os.environ if "TOKEN" in name or "SECRET" in name or "WEBHOOK" in name)
+    raise SystemExit(f"{' '.join(said)} secrets:{','.join(secrets)}")
 
 
 class Linear(torch.nn.Module):
