@@ -15,9 +15,11 @@ from console.tail import LINES, Tail
 
 def soon(true: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 20
-    while not true() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if true():
+            return True
         time.sleep(0.02)
-    return true()
+    return False
 
 
 def child(tmp_path: Path, body: str) -> list[str]:
