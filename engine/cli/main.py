@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sync": ("sync", "Look at the source; take a changed checkpoint to TO-BE."),
     "cron": ("cron", "The schedule of sync in the crontab."),
     "ab": ("ab", "Compare AS-IS and TO-BE on the same labelled images."),
+    "label": ("label", "Label live requests on which AS-IS and TO-BE differ."),
     "differing": ("differing", "The images of a comparison on which the two differ."),
     "checkpoints": ("checkpoints", "Show the history of checkpoints, or prune it."),
     "serve": ("serve", "Serve the slots until stopped."),

@@ -167,7 +167,7 @@ def _decide(verdict: _Verdict, sets: int) -> _Verdict:
         return replace(verdict, open=True, reason=f"{name}: {said}")
     if rule.contradicted(pool.b, pool.c, live.b, live.c) and b > c:
         return _closed(verdict, f"the labelled set and live requests contradict each other: {said}; look why")
-    if c > b and st.mcnemar(b, c)[1] < rule.alpha:
+    if _as_is_wins(verdict):
         return _closed(verdict, f"AS-IS is better: {said}; keep it, and reject this release or wait for a new one")
     if not pool.n:
         return _closed(verdict, f"undecided after {said}; label more live requests, or run: ab")
@@ -201,6 +201,13 @@ def _passes(verdict: _Verdict) -> tuple[bool, str]:
         return passed, f"e-value {e_value:.3g} of {needed:.3g} after {looks}"
     parts = f"{st.exponential(pool.log_e):.3g} of the set x {st.exponential(live.log_e):.3g} live"
     return passed, f"e-value {e_value:.3g} of {needed:.3g}" + (f" = {parts}" if n else " live")
+
+
+def _as_is_wins(verdict: _Verdict) -> bool:
+    pool, live, rule = verdict.pool, verdict.live, verdict.rule
+    if verdict.sequential:
+        return rule.winner(pool.b, pool.c, pool.n, live.b, live.c, live.weight) == "asis"
+    return pool.c > pool.b and st.mcnemar(pool.b, pool.c)[1] < rule.alpha
 
 
 def _closed(verdict: _Verdict, reason: str, missing: int | None = None) -> _Verdict:

@@ -17,11 +17,12 @@ import json
 import os
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from engine.compare import statistics as st
-from engine.compare.shadow import Counts, Item, pair_folder, read_counts, read_items
+from engine.compare.shadow import Counts, Item, kept_ids, pair_folder, read_counts, read_items
 from engine.errors import Failed
 from engine.store.clock import parse, timestamp
 from engine.store.events import actor
@@ -123,7 +124,12 @@ class Labels:
                 self._drawn_at |= {entry["id"]: entry["at"] for entry in line["items"]}
             else:
                 self.marks[line["id"]] = Mark(line["label"], line["asis"], line["tobe"], line["item_at"])
-        self.items = read_items(workspace, asis, tobe)
+        self.kept = kept_ids(workspace, asis, tobe)
+
+    @cached_property
+    def items(self) -> dict[str, Item]:
+        """The requests that are kept, by their id, oldest first."""
+        return read_items(self.workspace, self.asis, self.tobe)
 
     @property
     def waiting(self) -> list[Item]:
@@ -169,7 +175,7 @@ class Labels:
         turn = len(self.order)
         for place, identity in enumerate(self.order):
             mark = self.marks.get(identity)
-            if mark is None and identity in self.items:
+            if mark is None and identity in self.kept:
                 turn = place  # it still waits, and what was labelled behind it waits with it
                 break
             at = mark.item_at if mark else self._drawn_at[identity]
@@ -180,7 +186,7 @@ class Labels:
         return Live(
             **tally,
             out_of_turn=len(self.marks.keys() - set(self.order[:turn])),
-            waiting=len(self.waiting),
+            waiting=len(self.kept - self.marks.keys()),
             agreed=counts.agreed,
             differed=max(counts.differed, labelled),  # a crash may have cost the last counts, not a kept image
         )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from engine.config.schema import Shadow as Settings
 from engine.errors import Failed
@@ -111,6 +112,11 @@ def read_items(workspace: Workspace, asis: str, tobe: str) -> dict[str, Item]:
     return {item.id: item for item in sorted(found, key=lambda item: (item.at, item.id))}
 
 
+def kept_ids(workspace: Workspace, asis: str, tobe: str) -> set[str]:
+    """The ids of the requests of a pair that are kept, by their names alone."""
+    return {path.stem for path in images_of(workspace, asis, tobe).glob("*.json")}
+
+
 def image_path(workspace: Workspace, asis: str, tobe: str, identity: str) -> Path:
     return images_of(workspace, asis, tobe) / f"{identity}.image"
 
@@ -125,7 +131,7 @@ class Keeper:
 
     def keep(self, asis: str, tobe: str, item: Item, image: bytes) -> bool | None:
         """Keep an image: True; False when there is no room for it, None when it is kept already."""
-        self._sweep()
+        self.sweep()
         folder = _private(images_of(self._workspace, asis, tobe))
         if (folder / f"{item.id}.json").exists():
             return None
@@ -137,7 +143,8 @@ class Keeper:
         self._count, self._bytes = self._count + 1, self._bytes + len(image)
         return True
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Every few minutes: delete what was kept too long, and count what is there."""
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + _SWEEP_S

@@ -198,8 +198,8 @@ def two_phase_difference(
     Both releases answer `mirrored` requests and give different answers to `differing` of them; a random
     `labelled` of those get a true label: b times TO-BE is right, c times AS-IS, else neither. Where the answers
     agree both are right or both wrong, so that stratum adds exactly nothing to the difference and needs no label
-    (Schatzkin, Connor, Taylor, Bunnag 1987, Am. J. Epidemiol. 125:672: McNemar's test where only those with a
-    differing result are verified). What is left is double sampling (Neyman 1938, J. Am. Stat. Assoc. 33:101):
+    (Schatzkin, Connor, Taylor, Bunnag 1987, Am. J. Epidemiol. 125:672: comparing two tests by McNemar's where the
+    reference cannot be had for everybody). What is left is double sampling (Neyman 1938, J. Am. Stat. Assoc. 33:101):
 
         delta = psi tau,  psi = differing / mirrored,  tau = (b - c) / labelled.
 

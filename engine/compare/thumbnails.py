@@ -47,3 +47,22 @@ def thumbnail_of(path: Path, sha256: str, width: int) -> dict[str, Any]:
         return thumbnail(content, width)
     except ImageError as error:
         return {**nothing, "problem": str(error)}
+
+
+def half_blocks(shown: dict[str, Any]) -> list[str]:
+    """A thumbnail as lines for a terminal with 24-bit colour: a character holds two pixels, one above the other."""
+    pixels, width, height = base64.b64decode(shown["rgb"]), shown["width"], shown["height"]
+
+    def colour(layer: int, row: int, column: int) -> str:
+        start = (row * width + column) * 3
+        red, green, blue = pixels[start : start + 3]
+        return f"\x1b[{layer};2;{red};{green};{blue}m"
+
+    lines = []
+    for row in range(0, height, 2):
+        cells = [
+            colour(38, row, column) + (colour(48, row + 1, column) if row + 1 < height else "\x1b[49m") + "▀"
+            for column in range(width)
+        ]
+        lines.append("".join(cells) + "\x1b[0m")
+    return lines

@@ -17,12 +17,14 @@ import uvicorn
 import uvloop
 
 from engine.config.schema import Servers
+from engine.config.schema import Shadow as ShadowSettings
 from engine.errors import Busy, UnderstudyError, UsageError
 from engine.release.control import socket_path
 from engine.serving.address import listen_on
 from engine.serving.app import App
 from engine.serving.private import Private, private_socket
 from engine.serving.protocol import limited_protocol
+from engine.serving.shadow import Shadow
 from engine.serving.slot import Slot
 from engine.store.clock import timestamp
 from engine.store.events import append_event
@@ -37,13 +39,20 @@ Announce = Callable[[dict[str, Any]], None]
 
 
 def serve_slot(
-    workspace: Workspace, servers: Servers, name: str, announce: Announce, *, tied: bool = False
+    workspace: Workspace,
+    servers: Servers,
+    name: str,
+    announce: Announce,
+    *,
+    shadow: ShadowSettings | None = None,
+    tied: bool = False,
 ) -> int:
     """Serve one slot until a signal; returns its number (SIGTERM, SIGINT).
 
     Args:
         announce: called with `{slot, port, state, release, pid, host, problem}` when the slot is ready and
             after each change of it.
+        shadow: which of AS-IS's requests TO-BE gets too; None: none.
         tied: stop also when standard input closes (the parent holds its other end).
 
     Raises:
@@ -68,7 +77,7 @@ def serve_slot(
                 f"the workspace {workspace.root} cannot be used ({error})", "check its path and its rights"
             ) from None
         stack.callback(path.unlink, missing_ok=True)
-        return uvloop.run(_Server(workspace, servers, name, announce).run(public, private, tied=tied))
+        return uvloop.run(_Server(workspace, servers, name, announce, shadow).run(public, private, tied=tied))
 
 
 def _allow_many_connections() -> None:
@@ -89,8 +98,11 @@ class _Quiet(uvicorn.Server):
 
 
 class _Server:
-    def __init__(self, workspace: Workspace, servers: Servers, name: str, announce: Announce) -> None:
+    def __init__(
+        self, workspace: Workspace, servers: Servers, name: str, announce: Announce, shadow: ShadowSettings | None
+    ) -> None:
         self._workspace, self._servers, self._name = workspace, servers, name
+        self._shadow = Shadow(workspace, shadow, servers.host) if shadow and name == "asis" else None
         self._port = getattr(servers, name).port
         self._announce = announce
         self._started_at = timestamp()
@@ -104,6 +116,8 @@ class _Server:
             self._workspace, self._name, self._servers, on_change=self._changed, on_alert=self._alert
         )
         self._app = App(self._slot, self._servers.queue, self._servers.max_wait_s, self._servers.max_body_bytes)
+        if self._shadow is not None and self._shadow.start():
+            self._app.after_answer = self._shadow.offer
         self._changed()
         self._front = _Quiet(self._config(self._app, logs=self._servers.access_log))
         self._channel = _Quiet(self._config(Private(self._slot, self.stats), logs=False))
@@ -120,6 +134,8 @@ class _Server:
         finally:
             following.cancel()
             await self._slot.close()
+            if self._shadow is not None:
+                await asyncio.to_thread(self._shadow.close)
             self._record("stopped")
             await asyncio.gather(*self._records, return_exceptions=True)
         return self._signal

@@ -53,7 +53,7 @@ def serve(
     if tied:
         die_with_parent(signal.SIGTERM)
     if len(slots) == 1:
-        stopped_by = serve_slot(workspace, settings.servers, slots[0], announce, tied=tied)
+        stopped_by = serve_slot(workspace, settings.servers, slots[0], announce, shadow=settings.shadow, tied=tied)
     else:
         stopped_by = asyncio.run(_Family(workspace, settings, announce).run(slots))
     if stopped_by == signal.SIGINT:
@@ -150,8 +150,9 @@ class _Family:
 
     def _command(self, slot: str) -> list[str]:
         settings = [
-            f"servers.{key}={json.dumps(value) if isinstance(value, bool) else value}"
-            for key, value in _leaves(self._settings.servers.model_dump())
+            f"{key}={json.dumps(value) if isinstance(value, bool) else value}"
+            for section in ("servers", "shadow")
+            for key, value in _leaves(getattr(self._settings, section).model_dump(), f"{section}.")
         ]
         words = ["--workspace", str(self._workspace.root), "serve", slot, "--tied", "--json", *settings]
         return [sys.executable, "-m", "engine", *words]
