@@ -96,15 +96,15 @@ def title(view: View) -> Row:
 def draw(view: View, width: int, height: int) -> list[Row]:
     rows = items(view)
     if not rows:
-        return _nothing(view, width)
+        return [row.cut(width) for row in _nothing(view, width)[:height]]
     columns = _columns(width)
     place = view.ui.place("checkpoints")
     place.fit(len(rows), height - 1)
-    lines = [_header(view, columns)]
+    lines = [_header(view, columns, width)]
     focused = view.ui.focus == "checkpoints"
     for index in range(place.top, min(len(rows), place.top + height - 1)):
         lines.append(_line(view, rows[index], columns, width, focused and index == place.cursor))
-    return lines
+    return lines[:height]
 
 
 def file_name(one: Checkpoint) -> str:
@@ -131,7 +131,7 @@ def _nothing(view: View, width: int) -> list[Row]:
     )
     rows = [Row(_("This workspace is empty. The road to a first model in production:"), "title"), Row()]
     for number, (action, sentence) in enumerate(steps, 1):
-        rows.append(Row(f" {number}  ", "dim").cell(view.key(action), 4, "bold accent").put(sentence).cut(width))
+        rows.append(Row(f" {number}  ", "dim").cell(view.key(action), 4, "bold accent").put(sentence))
     return [*rows, Row(), Row("    ?   ", "bold accent").put(_("all keys"), "dim")]
 
 
@@ -193,7 +193,7 @@ def _columns(width: int) -> list[tuple[str, int, bool]]:
     return [(name, size or file, right) for name, size, right in columns]
 
 
-def _header(view: View, columns: list[tuple[str, int, bool]]) -> Row:
+def _header(view: View, columns: list[tuple[str, int, bool]], width: int) -> Row:
     row = Row("  ")
     for name, size, right in columns:
         label = _("acc" if name == "accuracy" and size < 8 else name)
@@ -202,7 +202,7 @@ def _header(view: View, columns: list[tuple[str, int, bool]]) -> Row:
         if sorted_by:
             label += view.glyphs.down if order.descending else view.glyphs.up
         row.cell(label, size, "accent" if sorted_by else "dim", right=right).put("  ")
-    return row
+    return row.cut(width)
 
 
 def _line(view: View, one: Checkpoint, columns: list[tuple[str, int, bool]], width: int, cursor: bool) -> Row:

@@ -50,7 +50,7 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     if found is None:
         hint = _("no comparison yet: {key} asks both slots the same images").format(key=view.key("ab"))
         said = text.wrap(hint, width)
-        return [*(Row(line, "dim") for line in said), *_gate(view, width)][:height]
+        return [row.cut(width) for row in [*(Row(line, "dim") for line in said), *_gate(view, width)][:height]]
     rows = [*_bars(view, found, width), _gap(view, found, width)]
     if found.current is False or view.fresh("ab").state == "offline":
         rows = [row.fade() for row in rows]
@@ -69,7 +69,7 @@ def draw(view: View, width: int, height: int) -> list[Row]:
         rows += _differing(found, width)
     place = view.ui.place("compare")
     place.cursor = place.top = max(0, min(place.cursor, len(rows) - height)) if large else 0
-    return rows[place.top : place.top + height]
+    return [row.cut(width) for row in rows[place.top : place.top + height]]
 
 
 def _bars(view: View, found: Comparison, width: int) -> list[Row]:
@@ -147,9 +147,9 @@ def _gate(view: View, width: int) -> list[Row]:
     word, role = (_("gate open"), "good") if gate.open else (_("gate closed"), "warning")
     sign = view.glyphs.done if gate.open else view.glyphs.todo
     label = f"{sign} {word}  "
-    said = text.wrap(text.advice(gate.reason), max(10, width - len(label)))
+    said = text.wrap(text.advice(gate.reason), max(10, width - cell_len(label)))
     rows = [Row(label, role).put(said[0] if said else "", "")]
-    return [*rows, *(Row(" " * len(label)).put(line) for line in said[1:])]
+    return [*rows, *(Row(" " * cell_len(label)).put(line) for line in said[1:])]
 
 
 def _asked(view: View, found: Comparison, width: int) -> Row:

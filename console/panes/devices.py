@@ -39,7 +39,7 @@ def rows_needed(view: View, room: int = 24) -> int:
 def draw(view: View, width: int, height: int) -> list[Row]:
     hosts = view.store.devices()
     if not hosts:
-        return [Row(_("no figures yet"), "dim")]
+        return [Row(_("no figures yet"), "dim").cut(width)]
     most = LARGE if view.ui.zoomed or width >= 90 else CURVES
     detail = next((one for one in range(most, DENSE, -1) if _height(view, one) <= height), DENSE)
     rows: list[Row] = []
@@ -49,7 +49,7 @@ def draw(view: View, width: int, height: int) -> list[Row]:
         rows += _host(view, host, data, width, detail)
     place = view.ui.place("devices")
     place.cursor = place.top = max(0, min(place.cursor, len(rows) - height))
-    return rows[place.top : place.top + height]
+    return [row.cut(width) for row in rows[place.top : place.top + height]]
 
 
 def processes(device: Device, detail: int) -> list[DeviceProcess]:

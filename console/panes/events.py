@@ -54,7 +54,9 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     rows = items(view)
     if not rows:
         filtered = view.ui.filters.get("events")
-        return [Row(_("nothing matches the filter") if filtered else _("nothing has happened yet"), "dim")]
+        return [
+            Row(_("nothing matches the filter") if filtered else _("nothing has happened yet"), "dim").cut(width)
+        ]
     place = view.ui.place("events")
     place.fit(len(rows), height)
     focused = view.ui.focus == "events"

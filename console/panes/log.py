@@ -43,16 +43,18 @@ def title(view: View) -> Row:
 def draw(view: View, width: int, height: int) -> list[Row]:
     log = view.log
     if log is None:
-        return [Row(_("no log is followed"), "dim")]
+        return [Row(_("no log is followed"), "dim").cut(width)]
     lines = items(view)
     problem = [Row(text.clip(f"{view.glyphs.warn} {log.problem}", width), "warning")] if log.problem else []
     room = max(1, height - len(problem))
     below = view.ui.place("log").follow(len(lines), room)
     if not lines:
         filtered = view.ui.filters.get("log")
-        return problem or [Row(_("nothing matches the filter") if filtered else _("nothing was said yet"), "dim")]
+        return problem or [
+            Row(_("nothing matches the filter") if filtered else _("nothing was said yet"), "dim").cut(width)
+        ]
     end = len(lines) - below
-    return [*(_line(line, width) for line in lines[max(0, end - room) : end]), *problem]
+    return [*(_line(line, width) for line in lines[max(0, end - room) : end]), *problem][-height:]
 
 
 def _line(line: str, width: int) -> Row:

@@ -50,7 +50,7 @@ def draw_both(view: View, width: int, height: int) -> list[Row]:
     rows += slot_detail.backups(view, width)
     place = view.ui.place("slots")
     place.cursor = place.top = max(0, min(place.cursor, len(rows) - height))
-    return rows[place.top : place.top + height]
+    return [row.cut(width) for row in rows[place.top : place.top + height]]
 
 
 def title(view: View, name: str, *, port: bool = True) -> Row:
@@ -84,11 +84,12 @@ def draw(view: View, name: str, width: int, height: int) -> list[Row]:
     accuracy = Row(_("accuracy") + " ", "dim")
     if slot.checked_accuracy is not None:
         accuracy.put(text.percent(slot.checked_accuracy)).put(" " + _("checked"), "dim")
-    if slot.accuracy is not None and (slot.checked_accuracy is None or width >= 36):
+    if slot.accuracy is not None and (slot.checked_accuracy is None or width >= 37):
         accuracy.put("  " if slot.checked_accuracy is not None else "")
         accuracy.put(text.percent(slot.accuracy)).put(" " + _("claimed"), "dim")
     if slot.state != "live" and slot.problem:
-        return [head, accuracy, *(Row(line, "danger") for line in text.wrap(slot.problem, width))][:height]
+        told = [Row(line, "danger") for line in text.wrap(slot.problem, width)]
+        return [row.cut(width) for row in [head, accuracy, *told][:height]]
     third = Row(f"{text.rate(slot.requests_per_s)}").put(" req/s", "dim")
     if width >= 33:
         third.put("   p50 ", "dim").put(text.milliseconds(slot.p50_ms))

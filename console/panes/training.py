@@ -133,6 +133,10 @@ def fraction(run: RunProgress) -> float | None:
 
 
 def draw(view: View, width: int, height: int) -> list[Row]:
+    return [row.cut(width) for row in _rows(view, width, height)[:height]]
+
+
+def _rows(view: View, width: int, height: int) -> list[Row]:
     rows = items(view)
     one = selected(view)
     if one is None:
