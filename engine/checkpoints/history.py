@@ -83,7 +83,7 @@ def checkpoint_history(
     `unused` (its name or place is not one that is looked for), with the reason.
     """
     memory = _Memory(workspace)
-    runs = _runs(workspace)
+    runs = _Runs(workspace)
     places = _places(settings.checkpoints_root)
     found = [_describe(path, memory, runs, standings, places) for path in _files(workspace, settings)]
     memory.save()
@@ -168,7 +168,7 @@ def _files(workspace: Workspace, settings: Settings) -> list[Path]:
 def _describe(
     path: Path,
     memory: _Memory,
-    runs: list[dict[str, Any]],
+    runs: _Runs,
     standings: Mapping[str, Told],
     places: dict[str, tuple[str, str | None]],
 ) -> Checkpoint | None:
@@ -177,7 +177,7 @@ def _describe(
     except OSError:
         return None  # gone since it was listed
     sha256 = memory.sha256(path)
-    run = _run_of(path, runs)
+    run = runs.of(path)
     facts = _told(path, stat.st_mtime, run)
     told = standings.get(sha256) if sha256 else None
     if told is not None and told.origin is not None:
@@ -259,23 +259,26 @@ def _told(path: Path, modified: float, run: dict[str, Any] | None) -> dict[str, 
     return {name: best.get(name) for name in ("epoch", "step", "accuracy", "loss")} | {"cycle": run.get("cycle")}
 
 
-def _runs(workspace: Workspace) -> list[dict[str, Any]]:
-    """The manifests of all runs, newest first, each with its `folder`."""
-    manifests = []
-    for folder in sorted(workspace.runs.iterdir(), reverse=True) if workspace.runs.is_dir() else ():
-        with contextlib.suppress(Failed, OSError):
-            manifest = read_json(folder / "manifest.json")
-            if isinstance(manifest, dict):
-                manifests.append({**manifest, "run": folder.name, "folder": folder})
-    return manifests
+class _Runs:
+    """The manifests of all runs, found by what they saved."""
 
+    def __init__(self, workspace: Workspace) -> None:
+        self._root = workspace.runs
+        self._by_name: dict[str, dict[str, Any]] = {}
+        self._by_checkpoint: dict[str, dict[str, Any]] = {}  # of several that saved one, the newest
+        names = sorted(path.name for path in self._root.iterdir()) if self._root.is_dir() else []
+        for name in names:
+            with contextlib.suppress(Failed, OSError):
+                manifest = read_json(self._root / name / "manifest.json")
+                if isinstance(manifest, dict):
+                    self._by_name[name] = run = {**manifest, "run": name}
+                    self._by_checkpoint[str(manifest.get("checkpoint"))] = run
 
-def _run_of(path: Path, runs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return next((run for run in runs if _in(path, run) or run.get("checkpoint") == str(path)), None)
-
-
-def _in(path: Path, run: dict[str, Any]) -> bool:
-    return bool(path.is_relative_to(run["folder"]))
+    def of(self, path: Path) -> dict[str, Any] | None:
+        """The run in whose folder a checkpoint lies, or whose best it is."""
+        if path.is_relative_to(self._root):
+            return self._by_name.get(path.relative_to(self._root).parts[0])
+        return self._by_checkpoint.get(str(path))
 
 
 def _saved_by(run: dict[str, Any], modified: float) -> bool:
