@@ -43,6 +43,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "rollback": ("release", "List AS-IS's backups, or put one back."),
     "hold": ("release", "Keep TO-BE as it is."),
     "unhold": ("release", "Let TO-BE change again."),
+    "bake": ("bake", "The watch over a promoted release: live answers against the old one's."),
+    "prune": ("prune", "Remove old releases and backups that nothing needs."),
     "reject": ("release", "Never deploy this release again."),
 }
 

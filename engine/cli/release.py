@@ -18,6 +18,7 @@ from engine.release import hold as marks
 from engine.release import promote as room
 from engine.release.admit import Rejected
 from engine.release.deploy import Deployed
+from engine.release.prune import prune_if_asked
 from engine.release.slots import read_pointer
 from engine.store.clock import timestamp
 
@@ -96,6 +97,7 @@ def promote(
         wait=wait,
     )
     if result["promoted"]:
+        result["pruned"] = prune_if_asked(session.workspace, session.settings)
         text = messages.promoted_message(result, port=session.settings.port("asis"))
         notify(session.workspace, session.settings, "promoted", text)
     session.emit(result, _promoted)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from engine.cli.bake import Keeper
 from engine.cli.verb import Session, Verb
 from engine.errors import UsageError, nearest
 from engine.store.workspace import SLOTS
@@ -26,7 +27,18 @@ def serve(session: Session, words: list[str], tied: bool) -> None:
     from engine.serving.service import line
     from engine.serving.service import serve as run
 
+    from engine.notify.flusher import keep_flushing
+
+    keeper = Keeper(session)
+    messages = keep_flushing(workspace, session.engine_command("notify", "--flush"))
+
     def announce(state: dict[str, Any]) -> None:
         session.emit(state, line)
+        if state["slot"] == "asis" and state["release"] and not tied:  # a tied one's parent keeps the bake
+            keeper.wake()
 
-    run(workspace, settings, list(SLOTS) if wanted == "all" else [wanted], announce, tied=tied)
+    try:
+        run(workspace, settings, list(SLOTS) if wanted == "all" else [wanted], announce, tied=tied)
+    finally:
+        keeper.close()
+        messages.set()

@@ -47,6 +47,8 @@ class Source(Section):
     poll_minutes: Annotated[float, Field(gt=0)] = 30
     settle_s: Annotated[float, Field(ge=0)] = 2.0
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    max_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**3
+    missed_looks: Annotated[int, Field(ge=0)] = 3  # 0: never an alert
     model: str | None = None
     classes: Strings | None = None
     img_size: Annotated[int, Field(ge=8, le=4096)] | None = None
@@ -126,6 +128,24 @@ class Gate(Section):
     min_images: Annotated[int, Field(ge=1)] = 100
 
 
+class Bake(Section):
+    minutes: Annotated[float, Field(ge=0)] = 30  # 0: off
+    min_requests: Annotated[int, Field(ge=1)] = 100
+    alpha: Fraction = 0.01
+    max_error_rate_increase: Fraction = 0.01
+    max_p99_ratio: Annotated[float, Field(gt=1)] = 2.0
+    max_confidence_shift: Fraction = 0.25
+    max_class_shift: Fraction = 0.25
+    rollback: bool = False
+
+
+class Retention(Section):
+    releases: Annotated[int, Field(ge=1)] = 10
+    backups: Annotated[int, Field(ge=1)] = 10
+    days: Annotated[float, Field(ge=0)] = 30
+    automatic: bool = False
+
+
 class Shadow(Section):
     share: Annotated[float, Field(ge=0, le=1)] = 0.0  # 0: off
     timeout_s: Annotated[float, Field(gt=0)] = 2.0
@@ -192,6 +212,8 @@ class Settings(Section):
     device: Device = Device()
     ab: AB = AB()
     gate: Gate = Gate()
+    bake: Bake = Bake()
+    retention: Retention = Retention()
     shadow: Shadow = Shadow()
     hosts: dict[str, Host] = {}
     export: Export = Export()

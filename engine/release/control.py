@@ -43,7 +43,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def slot_stats(workspace: Workspace, slot: str, timeout_s: float = 2.0) -> dict[str, Any] | None:
     """What the slot's running server says of itself, or None when none answers.
 
-    Fields: `pid, port, state` (`live`, `loading`, `empty`), `release, since, requests, errors, p50_ms,
+    Fields: `pid, host, port, state` (`live`, `loading`, `empty`), `release, since, requests, errors, p50_ms,
     p99_ms, swaps, worker_pid, started_at`, and `problem`: why the pointer's release is not served, or None.
     """
     try:

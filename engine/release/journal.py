@@ -1,7 +1,8 @@
 """The one transaction that changes a slot, under the lock `slots`, written down before it is done.
 
     intent → verified backup → the server loads and warms the release → pointer → the server follows
-    → what the change must leave behind (backup index, taken-down mark) → one event → journal removed
+    → its answers over HTTP are right → what the change must leave behind (backup index, taken-down mark)
+    → one event → journal removed
 
 The pointer is the point of no return for a crash: before it the next command undoes what was begun
 (the backup made is removed), after it the next command finishes (the event is written if the log does
@@ -23,6 +24,7 @@ from engine.errors import Busy, Failed
 from engine.release import control
 from engine.release.backups import free_name, remember, write_backup
 from engine.release.bundle import Release, read_release, release_path
+from engine.release.golden import check_live
 from engine.release.slots import Pointer, pointer_path, write_pointer
 from engine.store.clock import timestamp
 from engine.store.events import actor, append_event, read_events
@@ -124,6 +126,7 @@ def switch(
         control.prepare(workspace, slot, release.id)
         write_pointer(workspace, slot, release, intent.transaction)
         live = control.follow(workspace, slot)
+        check_live(workspace, slot, release.id)
         event = _finish(workspace, intent)
     except BaseException as error:
         mend = "free disk space or mend the rights of the workspace, then try again"
@@ -185,6 +188,7 @@ def _carry_on(workspace: Workspace, intent: Intent) -> str:
         # What AS-IS would run must still be what the transaction verified.
         read_release(release_path(workspace, intent.target), expect=intent.target)
         control.follow(workspace, intent.slot)
+        check_live(workspace, intent.slot, intent.target)
     except Failed as error:
         if _logged(workspace, intent.transaction) is None:
             _undo(workspace, intent, f"its process died, and then {error.message}")

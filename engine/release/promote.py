@@ -147,10 +147,22 @@ def _promote(
     }
 
 
-def rollback(workspace: Workspace, settings: Settings, backup: str, *, wait: bool = False) -> dict[str, Any]:
+def rollback(
+    workspace: Workspace,
+    settings: Settings,
+    backup: str,
+    *,
+    expect: str | None = None,
+    reason: str | None = None,
+    wait: bool = False,
+) -> dict[str, Any]:
     """Put a backup back on AS-IS, with a backup of what it replaces.
 
     A comparison under way does not hold it up: taking a bad model down is urgent.
+
+    Args:
+        expect: the release that must be on AS-IS still, for a caller that decided on what it saw before.
+        reason: why, for the log.
 
     Returns:
         The verb's object: `restored, from, backup, backup_made` and more; `changed` is False when
@@ -158,6 +170,7 @@ def rollback(workspace: Workspace, settings: Settings, backup: str, *, wait: boo
 
     Raises:
         UsageError: not the name of one of AS-IS's backups.
+        Refused: AS-IS holds another release than `expect`.
         Failed: the backup is damaged, or the server does not load it; AS-IS holds what it held.
         Busy: another command changes a slot.
     """
@@ -178,6 +191,8 @@ def rollback(workspace: Workspace, settings: Settings, backup: str, *, wait: boo
             "accuracy": target.manifest.checkpoint.accuracy,
             "note": rejection(workspace, release=target.id),
         }
+        if expect is not None and (pointer is None or pointer.release != expect):
+            raise Refused("AS-IS holds another release by now", "look at it first", payload=result)
         if pointer and pointer.release == target.id:
             if healed:
                 with contextlib.suppress(Failed):  # the pointer is right; the server tries again by itself
@@ -194,7 +209,7 @@ def rollback(workspace: Workspace, settings: Settings, backup: str, *, wait: boo
             target,
             verb="rollback",
             backup_of=replaced,
-            detail={"backup": found.name, "note": result["note"]},
+            detail={"backup": found.name, "note": result["note"], "reason": reason},
             event_kind="rolled_back",
             subject=target.id,
             port=settings.port("asis"),

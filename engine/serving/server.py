@@ -169,6 +169,7 @@ class _Server:
         return {
             "pid": os.getpid(),
             "slot": self._name,
+            "host": self._servers.host,
             "port": self._port,
             "state": slot.state,
             "release": slot.shown.card["release"] if slot.shown else None,

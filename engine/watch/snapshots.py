@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from engine import __version__
 from engine.compare.gate import gate as judge
+from engine.compare.labels import shadow_state
 from engine.compare.records import comparison_path, summaries
 from engine.config import Settings
 from engine.errors import Failed, UnderstudyError
@@ -18,6 +19,7 @@ from engine.protocol import (
     NEWEST,
     Ab,
     Backup,
+    Bake,
     Comparison,
     Differing,
     Gate,
@@ -31,12 +33,14 @@ from engine.protocol import (
     Run,
     RunProgress,
     Runs,
+    Shadow,
     Slot,
     Slots,
     SlotState,
     from_json,
 )
 from engine.release.backups import find_backups
+from engine.release.bake import standing as bake_standing
 from engine.release.hold import held as read_hold
 from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import now, parse
@@ -54,7 +58,27 @@ def read_slots(workspace: Workspace, settings: Settings, stats: Stats, *, backup
     last = last_comparison(workspace)
     found = list_backups(workspace, settings) if backups else []
     asis, tobe = (read_slot(workspace, settings, slot, stats.get(slot), last) for slot in SLOTS)
-    return Slots(asis=asis, tobe=tobe, backups=found[:NEWEST], total=len(found))
+    return Slots(
+        asis=asis,
+        tobe=tobe,
+        backups=found[:NEWEST],
+        total=len(found),
+        bake=_read_bake(workspace),
+        shadow=_read_shadow(workspace, settings, asis, tobe),
+    )
+
+
+def _read_shadow(workspace: Workspace, settings: Settings, asis: Slot, tobe: Slot) -> Shadow | None:
+    try:
+        found = shadow_state(workspace, settings.shadow.share, asis.release, tobe.release)
+    except Failed:
+        return None  # damaged labels: the gate says so
+    return Shadow(**found) if found else None
+
+
+def _read_bake(workspace: Workspace) -> Bake | None:
+    found = bake_standing(workspace)
+    return Bake(**{key: value for key, value in found.items() if key != "backup"}) if found else None
 
 
 def read_slot(
