@@ -59,6 +59,7 @@ class Link(asyncio.Protocol):
         self.card: dict[str, Any] = {}
         self.loaded_at: str | None = None
         self.gone = asyncio.Event()
+        self.watched = False
         self.heard = time.monotonic()
         self._hello: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending: dict[int, Done] = {}
@@ -144,10 +145,15 @@ class Link(asyncio.Protocol):
     def in_flight(self) -> int:
         return len(self._pending)
 
-    async def drain(self, timeout_s: float) -> None:
-        """Wait until everything asked is answered, `timeout_s` at the most, then end the process."""
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until everything asked is answered; False when it took longer or the worker died."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
+        return not self._pending and not self.gone.is_set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything asked is answered, `timeout_s` at the most, then end the process."""
+        await self.idle(timeout_s)
         await self.end()
 
     async def end(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
+import sys
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +26,15 @@ _HINTS = {
 }
 _RUNS_OUTSIDE_PROGRAMS = ("EPS", "WMF", "FITS")
 _WARM_RUNS = 6
+_LARGE_PIXELS = 8_000_000
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
 _MOST_ROWS = 8  # more in one run is no faster on a CPU, and ONNX Runtime keeps the memory of its largest run
+
+
+def give_memory_back() -> None:
+    """Return what the C library keeps of freed memory to the system (glibc; others do so by themselves)."""
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 class Refusal(Exception):
@@ -40,6 +51,16 @@ def prepare_decoders() -> None:
     for name in _RUNS_OUTSIDE_PROGRAMS:
         if Image.OPEN.pop(name, None):
             Image.ID.remove(name)
+
+
+def _shrinking() -> ort.RunOptions:
+    """For a run of many rows: the arena gives its memory back afterwards."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+_SHRINKING = _shrinking()
 
 
 class Prediction(NamedTuple):
@@ -66,6 +87,7 @@ class Model:
         self.manifest = release.manifest
         self.max_pixels = max_pixels
         self.classes = self.manifest.classes
+        self._large = threading.Lock()
         self.preprocess = Preprocess.from_dict(self.manifest.preprocess)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         try:
@@ -116,8 +138,9 @@ class Model:
     def probabilities(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
         """float32 [N, 3, S, S] to float32 [N, classes], rows summing to 1."""
         session = self._wide if alone and self._wide is not None else self._session
+        how = _SHRINKING if len(batch) > 1 else None
         runs = [
-            session.run(self._outputs, {self._input: batch[start : start + _MOST_ROWS]})[0]
+            session.run(self._outputs, {self._input: batch[start : start + _MOST_ROWS]}, how)[0]
             for start in range(0, len(batch), _MOST_ROWS)
         ]
         found = runs[0] if len(runs) == 1 else np.concatenate(runs)
@@ -136,7 +159,7 @@ class Model:
             Refusal: not an image, truncated, too large.
         """
         try:
-            batch = self.preprocess(content, self.max_pixels)[None]
+            batch = self._input_of(content)[None]
         except ImageError as error:
             raise Refusal(_STATUS[error.kind], error.kind, str(error), _HINTS[error.kind]) from None
         row = self.probabilities(batch, alone=alone)[0]
@@ -148,6 +171,19 @@ class Model:
         ]
         text = f'{best[0][:-1]},"top_k":[{",".join(best)}],"release":{self._release_field}'
         return Prediction(text.encode(), order[0], values[0])
+
+    def _input_of(self, content: bytes) -> np.ndarray:
+        """The net's input; one large image at a time, and its memory is given back."""
+        try:
+            return self.preprocess(content, min(self.max_pixels, _LARGE_PIXELS))
+        except ImageError as error:
+            if error.kind != "too_large" or self.max_pixels <= _LARGE_PIXELS:
+                raise
+        with self._large:
+            try:
+                return self.preprocess(content, self.max_pixels)
+            finally:
+                give_memory_back()
 
     def card(self) -> dict[str, Any]:
         """What `/model` says of the release, beside the slot's own fields."""

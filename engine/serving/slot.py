@@ -218,9 +218,9 @@ class Slot:
         self._wanted, self.since, self._deaths = pointer.release, pointer.since, 0
         self.swaps += swap
         self._available.set()
-        self._spawn(self._watch(link))
+        self._keep_watch(link)
         if old is not None:
-            self._spawn(old.drain(self._servers.drain_timeout_s))
+            self._spawn(self._retire(old))
         self._spare_due = time.monotonic() + _SPARE_AFTER_S
         log.info("%s serves %s", self.name, pointer.release[:8])
         self._on_change()
@@ -252,7 +252,27 @@ class Slot:
                 await link.end()
         self._active = self._spare = None
 
+    async def _retire(self, old: Link) -> None:
+        """Let the worker that was replaced answer what it has, then keep it as the spare: it still has its
+        release, so a rollback only switches back; another release it loads as any spare would."""
+        if not await old.idle(self._servers.drain_timeout_s) or self._closing:
+            await old.end()
+            return
+        (spare, self._spare) = (self._spare, old)
+        if spare is not None:
+            await spare.end()
+
+    def _take_former(self, release: str) -> Link | None:
+        """The spare, where it is a former worker of this very release."""
+        spare = self._spare
+        if spare is None or spare.gone.is_set() or spare.card.get("release") != release:
+            return None
+        self._spare = None
+        return spare
+
     async def _load(self, release: str) -> Link:
+        if former := self._take_former(release):
+            return former
         self._loading = True
         link: Link | None = None
         try:
@@ -268,6 +288,11 @@ class Slot:
             raise
         finally:
             self._loading = False
+
+    def _keep_watch(self, link: Link) -> None:
+        if not link.watched:  # a former worker that answers again is watched still
+            link.watched = True
+            self._spawn(self._watch(link))
 
     async def _watch(self, link: Link) -> None:
         """Put another worker in the place of one that dies."""
@@ -297,7 +322,7 @@ class Slot:
                 self.restarts += 1
                 self._active = self._last = fresh
                 self._available.set()
-                self._spawn(self._watch(fresh))
+                self._keep_watch(fresh)
                 self._spare_due = time.monotonic() + _SPARE_AFTER_S
                 if self.problem:
                     self._tell_problem(None)

@@ -7,6 +7,7 @@ inference release the interpreter's lock. The process ends when the front does.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from engine.release.bundle import read_release
 from engine.serving import frames
 from engine.serving.infer import infer
 from engine.serving.lifeline import die_with_parent
-from engine.serving.runtime import Model, Refusal, prepare_decoders
+from engine.serving.runtime import Model, Refusal, give_memory_back, prepare_decoders
 
 _LARGE_BYTES = 4 * 1024 * 1024  # one such body at a time: a JSON tensor takes ten times its size
 _OOM_LOADING, _OOM_SERVING = 800, 300
@@ -64,6 +65,9 @@ class Worker:
                 with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
                     answer = self._handle(kind, argument, body)
                 self._answer(ident, answer)
+                if length > _LARGE_BYTES:
+                    del body
+                    give_memory_back()
         except OSError:
             os._exit(0)  # the front is gone: other threads may be deep in native code
 
@@ -108,9 +112,13 @@ class Worker:
 
     def _load(self, order: dict[str, Any]) -> bytes:
         _set_oom_score(_OOM_LOADING)
+        self._model = None  # a former worker's net goes before the next one comes
         release = read_release(Path(order["path"]), expect=order["release"])
         model = Model(release, order["max_pixels"])
         model.warm_up()
+        gc.collect()
+        gc.freeze()
+        give_memory_back()
         self._model = model
         _set_oom_score(_OOM_SERVING)
         return json.dumps(model.card()).encode()
