@@ -17,7 +17,10 @@ import pytest
 from engine.store.workspace import Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]
-SECRETS = ("DISCORD_WEBHOOK_URL", "TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID", "UNDERSTUDY_ADMIN_TOKEN")
+SECRETS = (
+    "DISCORD_WEBHOOK_URL", "TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID", "UNDERSTUDY_ADMIN_TOKEN", "WEBHOOK_URL",
+    "WEBHOOK_SECRET",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,15 @@ class Session:
         if self.log:
             self.log.line(line)
 
+    def flush_messages(self, besides: str) -> None:
+        """Have what waits in the outbox sent by a process of its own, which nobody waits for."""
+        root = self.__dict__.get("workspace")  # a command that never asked for it has none to look into
+        if besides == "notify" or root is None or not (root.state / "outbox").is_dir():
+            return
+        from engine.notify.flusher import flush_beside
+
+        flush_beside(root, self.engine_command("notify", "--flush"))
+
     def engine_command(self, *words: str) -> list[str]:
         """The command line of an engine child with this session's config, workspace and overrides."""
         command = [sys.executable, "-m", "engine", "--workspace", str(self.settings.workspace)]
@@ -143,6 +152,8 @@ class Verb(click.Command):
             if session.log and not is_open_on(session.log.path, sys.stderr.fileno()):
                 session.log.line(f"error: {error}")
             raise
+        finally:
+            session.flush_messages(besides=str(ctx.info_name))
 
 
 def valued_options(params: Sequence[click.Parameter]) -> set[str]:

@@ -1,11 +1,16 @@
-"""The two channels and how one message is posted to each. Nothing here raises or says a secret."""
+"""The three channels and how one message is posted to each. Nothing here raises or says a secret."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import logging
+import math
+import socket
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from engine.config import Settings, mask, secret
@@ -15,7 +20,21 @@ if TYPE_CHECKING:
 
 DISCORD_LIMIT = 2000  # characters of `content`, discord.com/developers/docs/resources/webhook
 TELEGRAM_LIMIT = 4096  # characters of `text`, core.telegram.org/bots/api#sendmessage
+WEBHOOK_LIMIT = 16_000
+SIGNATURE = "x-understudy-signature"
 _ANSWER_BYTES = 64 * 1024
+_LONGEST_PAUSE_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: the same `id` each time it is sent, `repeat` where it may have arrived before."""
+
+    id: str
+    kind: str
+    text: str
+    at: str
+    repeat: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,11 +46,20 @@ class Channel:
     body: tuple[tuple[str, Any], ...] = ()
     text_key: str = "content"
     limit: int = DISCORD_LIMIT
+    key: str | None = None  # what the generic webhook's bodies are signed with
     problem: str | None = None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one post: `problem` is None when it arrived; `pause_s`: the service wants no post before."""
+
+    problem: str | None = None
+    pause_s: float = 0.0
+
+
 def configured(settings: Settings) -> list[Channel]:
-    """The channels whose secrets are set; half a Telegram is one with a problem."""
+    """The channels whose secrets are set; half a Telegram and an unsigned webhook are ones with a problem."""
     channels = []
     if webhook := secret("DISCORD_WEBHOOK_URL"):
         # A model's name must not be able to call @everyone.
@@ -44,39 +72,55 @@ def configured(settings: Settings) -> list[Channel]:
     elif token or chat:
         missing = "TELEGRAM_CHAT_ID" if token else "TELEGRAM_BOT_TOKEN"
         channels.append(Channel("telegram", problem=f"{missing} is not set"))
+    if address := secret("WEBHOOK_URL"):
+        key = secret("WEBHOOK_SECRET")
+        problem = None if key else "WEBHOOK_SECRET is not set; nothing goes out unsigned"
+        channels.append(Channel("webhook", address, (), "text", WEBHOOK_LIMIT, key, problem))
     return channels
 
 
-def post(channel: Channel, text: str, timeout_s: float) -> str | None:
-    """Post `text` to the channel within about `timeout_s`; None when it arrived, else why it did not.
+def post(channel: Channel, message: Message, timeout_s: float) -> Outcome:
+    """Post a message to the channel within about `timeout_s`.
 
-    A 429 is tried once more after its Retry-After where that still fits into the time.
+    A 429 or 503 with Retry-After is tried once more after it where that still fits into the time; a longer
+    pause is handed back, and the caller leaves the channel alone so long.
     """
     if channel.problem:
-        return channel.problem
+        return Outcome(channel.problem)
     import httpx
 
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)  # at INFO they log the address, which is the secret
     ends = time.monotonic() + timeout_s
-    body = {channel.text_key: shorten(text, channel.limit), **dict(channel.body)}
     try:
         with httpx.Client(timeout=timeout_s, follow_redirects=False) as client:
-            status, answer, headers = _send(client, channel.url, body, ends)
-            if status == 429:
+            status, answer, headers = _send(client, channel, message, ends)
+            if status == 429 or (status == 503 and "retry-after" in headers):
                 pause = _retry_after(headers.get("retry-after"), answer)
                 if time.monotonic() + pause >= ends:
-                    return f"asks to wait {pause:.0f} s; it goes out later"
+                    return Outcome(f"asks to wait {pause:.0f} s; it goes out later", pause)
                 time.sleep(pause)
                 client.timeout = max(0.1, ends - time.monotonic())
-                status, answer, headers = _send(client, channel.url, body, ends)
+                status, answer, headers = _send(client, channel, message, ends)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
-        return "its address is not a web address; check the secret"
+        return Outcome("its address is not a web address; check the secret")
     except httpx.TimeoutException:
-        return f"no answer within {timeout_s:g} s"
+        return Outcome(f"no answer within {timeout_s:g} s")
     except httpx.HTTPError as error:  # its text holds the address, so only its kind is said
-        return f"cannot be reached ({type(error).__name__})"
-    return None if 200 <= status < 300 else _refusal(status, answer)
+        return Outcome(f"cannot be reached ({type(error).__name__})")
+    if status == 429:
+        return Outcome("asks to wait again; it goes out later", _retry_after(headers.get("retry-after"), answer))
+    return Outcome(None if 200 <= status < 300 else _refusal(status, answer))
+
+
+def sign(key: str, body: bytes, at: int) -> str:
+    """The generic webhook's signature header: `t=SECONDS,v1=HEX`, HMAC-SHA256 over "SECONDS.BODY".
+
+    The time is signed too, so that a receiver can turn away an old body that is played again
+    (the scheme of docs.stripe.com/webhooks/signature).
+    """
+    digest = hmac.new(key.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"
 
 
 def shorten(text: str, limit: int) -> str:
@@ -87,12 +131,26 @@ def shorten(text: str, limit: int) -> str:
     return units[: (limit - 1) * 2].decode("utf-16-le", errors="ignore") + "…"
 
 
+def _words(channel: Channel, message: Message) -> str:
+    """What people read: the text, with its id at the end, so that a repeat can be told."""
+    again = f"(sent again, from {message.at[:16].replace('T', ' ')}) " if message.repeat else ""
+    foot = f"\nmessage {message.id}"
+    return shorten(again + message.text, channel.limit - len(foot)) + foot
+
+
 def _send(
-    client: httpx.Client, url: str, body: dict[str, Any], ends: float
+    client: httpx.Client, channel: Channel, message: Message, ends: float
 ) -> tuple[int, dict[str, Any], dict[str, str]]:
     import httpx
 
-    with client.stream("POST", url, json=body) as response:
+    headers = {"content-type": "application/json"}
+    if channel.key:
+        value = {**asdict(message), "text": shorten(message.text, channel.limit), "host": socket.gethostname()}
+        body = json.dumps(value, ensure_ascii=False).encode()
+        headers |= {SIGNATURE: sign(channel.key, body, int(time.time())), "x-understudy-id": message.id}
+    else:
+        body = json.dumps({channel.text_key: _words(channel, message), **dict(channel.body)}).encode()
+    with client.stream("POST", channel.url, content=body, headers=headers) as response:
         content = b""
         for block in response.iter_bytes():
             content += block
@@ -113,10 +171,15 @@ def _retry_after(header: str | None, answer: dict[str, Any]) -> float:
     choices = (answer.get("retry_after"), nested.get("retry_after") if isinstance(nested, dict) else None, header)
     for choice in choices:
         try:
-            return max(0.0, float(choice))  # type: ignore[arg-type]
+            seconds = float(choice)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             continue
-    return 1.0
+        if math.isfinite(seconds):
+            return min(max(0.0, seconds), _LONGEST_PAUSE_S)
+    try:  # RFC 9110 allows a date as well
+        return min(max(0.0, parsedate_to_datetime(header or "").timestamp() - time.time()), _LONGEST_PAUSE_S)
+    except (TypeError, ValueError):
+        return 1.0
 
 
 def _refusal(status: int, answer: dict[str, Any]) -> str:

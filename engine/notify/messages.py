@@ -39,12 +39,15 @@ def compared_message(result: dict[str, Any]) -> str:
         side, n = result[slot], result["n"]
         lines.append(f"{title} ({side['port']}): accuracy {side['accuracy'] or 0.0:.2%} ({side['correct']}/{n})")
     winner = {"tobe": "TO-BE", "asis": "AS-IS"}.get(result["verdict"])
+    figure = f"p {result['p_value']:.3g}"
+    if pooled := result.get("pooled"):  # it ran until it was decided: a p-value says nothing then
+        figure = f"e-value {pooled['e_value']:.3g} on {pooled['n']:,} images"
     if winner:
-        lines.append(f"winner: {winner} (p {result['p_value']:.3g})")
+        lines.append(f"winner: {winner} ({figure})")
     else:
         needed = result.get("images_needed")
         more = f"; a gap of this size needs about {needed:,} images" if needed else ""
-        lines.append(f"winner: undecided (p {result['p_value']:.3g}){more}")
+        lines.append(f"winner: undecided ({figure}){more}")
     return "\n".join(lines)
 
 

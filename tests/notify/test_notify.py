@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.config import Settings
-from engine.notify import notify
+from engine.notify import notify, outbox
 from engine.notify.channels import shorten
+from engine.notify.flusher import keep_flushing
 from engine.notify.messages import (
     alert_message,
     compared_message,
@@ -22,12 +30,16 @@ from engine.notify.messages import (
     promoted_message,
     rolled_back_message,
 )
-from engine.store.events import append_event, read_events
+from engine.notify.send import flush
+from engine.store.clock import now, parse
+from engine.store.events import append_event, read_events, verify_events
+from engine.store.files import read_json, write_json
 from engine.store.workspace import Workspace
-from tests.conftest import Result, free_port
+from tests.conftest import PROJECT, Result, free_port
 
 TOKEN = "123456:very-secret-token"
 HOOK = "hook-secret-part"
+KEY = "webhook-signing-key"
 
 
 @dataclass
@@ -36,6 +48,7 @@ class Service:
 
     port: int = 0
     got: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    raw: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     answers: list[tuple[int, dict[str, str], dict[str, Any]]] = field(default_factory=lambda: [(200, {}, {})])
 
 
@@ -45,8 +58,10 @@ def service() -> Iterator[Service]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            raw = self.rfile.read(int(self.headers["content-length"]))
+            body = json.loads(raw)
             state.got.append((self.path, body))
+            state.raw.append(({name.lower(): value for name, value in self.headers.items()}, raw))
             status, headers, answer = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
             self.send_response(status)
             for name, value in headers.items():
@@ -87,10 +102,11 @@ def test_both_channels_get_the_text(workspace: Workspace, both: Service) -> None
         "note": None,
     }
     got = dict(both.got)
-    assert got[f"/api/{HOOK}"] == {"content": "New model", "allowed_mentions": {"parse": []}}
-    telegram = got[f"/bot{TOKEN}/sendMessage"]
-    assert (telegram["chat_id"], telegram["text"]) == ("-1001234", "New model")
     (event,) = read_events(workspace)
+    words = f"New model\nmessage {event['detail']['message']}"
+    assert got[f"/api/{HOOK}"] == {"content": words, "allowed_mentions": {"parse": []}}
+    telegram = got[f"/bot{TOKEN}/sendMessage"]
+    assert (telegram["chat_id"], telegram["text"]) == ("-1001234", words)
     assert (event["kind"], event["subject"]) == ("notified", "deployed")
     assert event["detail"]["sent"] == ["discord", "telegram"]
     assert not list((workspace.state / "outbox").iterdir())
@@ -118,7 +134,20 @@ def test_retry_after_is_obeyed_once(workspace: Workspace, both: Service, monkeyp
     assert len(both.got) == 2
 
 
-def test_a_longer_wait_than_the_time_out_keeps_the_message_for_later(workspace: Workspace, both: Service) -> None:
+def texts(service: Service) -> list[str]:
+    """What Discord's stand-in got, oldest first."""
+    return [body["content"] for path, body in service.got if HOOK in path]
+
+
+def hurry(workspace: Workspace) -> None:
+    """Let time pass: what is put off is due, and what asked for a pause has had it."""
+    for path in (workspace.state / "outbox").glob("*-*.json"):
+        write_json(path, {**(read_json(path) or {}), "next": "2026-01-01T00:00:00+00:00"})
+    (workspace.state / "outbox" / "paused.json").unlink(missing_ok=True)
+
+
+@pytest.mark.fault(40)
+def test_a_longer_wait_than_the_time_out_is_obeyed_by_all_messages(workspace: Workspace, both: Service) -> None:
     both.answers = [(429, {}, {"parameters": {"retry_after": 60}})]
     result = notify(workspace, settings(both.port), "promoted", "Promoted")
     assert result["sent"] == []
@@ -126,16 +155,177 @@ def test_a_longer_wait_than_the_time_out_keeps_the_message_for_later(workspace: 
     assert len(both.got) == 2  # one a channel, no hammering
 
     both.answers, both.got = [(200, {}, {})], []
-    notify(workspace, settings(both.port), "alert", "Later")
-    texts = [body["content"] for path, body in both.got if HOOK in path]
-    assert texts[1] == "Later"
-    assert texts[0].startswith("(sent again, from ")
-    assert texts[0].endswith("Promoted")
+    assert "left alone until" in notify(workspace, settings(both.port), "alert", "Later")["failed"][0]["reason"]
+    assert not outbox.due(workspace)
+    assert flush(workspace, settings(both.port)) == {"sent": [], "waiting": 2}
+    assert both.got == []
+
+    hurry(workspace)
+    assert outbox.due(workspace)
+    assert flush(workspace, settings(both.port)) == {"sent": ["discord", "telegram"], "waiting": 0}
+    first, second = texts(both)
+    assert first.startswith("(sent again, from ")
+    assert "Promoted" in first
+    assert "Later" in second
     both.got = []
     notify(workspace, settings(both.port), "alert", "Last")
-    assert [body["content"] for path, body in both.got if HOOK in path] == ["Last"]
+    assert [text.splitlines()[0] for text in texts(both)] == ["Last"]
 
 
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("header", ["7", "Fri, 01 Jan 2100 00:00:00 GMT", "soon"])
+def test_retry_after_is_seconds_or_a_date(workspace: Workspace, both: Service, header: str) -> None:
+    both.answers = [(503, {"Retry-After": header}, {})]
+    result = notify(workspace, settings(both.port), "alert", "x")
+    assert result["sent"] == []
+    assert bool(outbox.pauses(workspace)) is (header != "soon")
+
+
+@pytest.mark.fault(40)
+def test_what_could_not_be_sent_waits_longer_each_time(workspace: Workspace, both: Service) -> None:
+    both.answers = [(500, {}, {})]
+    notify(workspace, settings(both.port), "alert", "x")
+    (path,) = outbox.folder(workspace).glob("[0-9]*.json")
+    pauses = []
+    for _ in range(8):
+        entry = read_json(path) or {}
+        pauses.append((parse(entry["next"]) - now()).total_seconds())
+        hurry(workspace)
+        flush(workspace, settings(both.port))
+    assert pauses == sorted(pauses)
+    assert 20 < pauses[0] <= 30
+    assert 1700 < pauses[-1] <= 1800
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from engine.config import load_settings
+from engine.notify import send
+from engine.store.workspace import Workspace
+root, port, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+real_post, real_settle = send.post, send.outbox.settle
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+def post_and_die(*arguments):
+    real_post(*arguments)
+    die()
+if when == "before it is sent":
+    send.post = die
+elif when == "while it is sent":
+    send.post = post_and_die
+else:
+    send.outbox.settle = die
+send.notify(Workspace(root), load_settings(None, root, [f"notify.telegram_api=http://127.0.0.1:{port}"]).settings,
+            "alert", "It matters")
+"""
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("when", ["before it is sent", "while it is sent", "before it is settled"])
+def test_a_kill_while_notifying_sends_at_least_once_and_marks_the_repeat(
+    when: str, workspace: Workspace, both: Service
+) -> None:
+    words = [sys.executable, "-c", _KILLED, str(workspace.root), str(both.port), when]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    first = texts(both)
+    assert len(first) == {"before it is sent": 0, "before it is settled": 1}.get(when, len(first))
+    both.got = []
+    assert outbox.due(workspace)
+    assert flush(workspace, settings(both.port))["sent"] == ["discord", "telegram"]
+    (again,) = texts(both)
+    assert again.startswith("(sent again, from ")
+    assert not first or first[0].splitlines()[-1] == again.splitlines()[-1], "the same id"
+    assert flush(workspace, settings(both.port)) == {"sent": [], "waiting": 0}
+    assert len(texts(both)) == 1
+    kinds = [(event["kind"], event["detail"].get("repeat")) for event in read_events(workspace)]
+    assert kinds[-1] == ("notified", True)
+
+
+@pytest.mark.fault(40)
+def test_any_engine_command_sends_what_waits(
+    engine: Callable[..., Result], workspace: Workspace, both: Service
+) -> None:
+    good = list(both.answers)
+    both.answers = [(500, {}, {})]
+    notify(workspace, settings(both.port), "alert", "It matters")
+    hurry(workspace)
+    both.answers, both.got = good, []
+    override = f"notify.telegram_api=http://127.0.0.1:{both.port}"
+    assert engine("status", override).code == 0
+    deadline = time.monotonic() + 60
+    while len(both.got) < 2 or outbox.waiting(workspace)[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "It matters" in texts(both)[0]
+
+
+def test_a_server_looks_by_itself(workspace: Workspace, both: Service, tmp_path: Path) -> None:
+    outbox.put(workspace, {**outbox.new_entry("alert", "x", ["discord"]), "tries": 1})
+    mark = tmp_path / "mark"
+    stop = keep_flushing(workspace, ["touch", str(mark)], every_s=0.02)
+    deadline = time.monotonic() + 30
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stop.set()
+
+
+def test_one_alert_a_change_of_state(workspace: Workspace, both: Service) -> None:
+    for text in ("gone", "gone", "back", "gone", "gone"):
+        notify(workspace, settings(both.port), "alert", text, key="source")
+    notify(workspace, settings(both.port), "alert", "gone", key="disk")
+    assert [text.splitlines()[0] for text in texts(both)] == ["gone", "back", "gone", "gone"]
+    (workspace.state / "alerts.json").write_text("{")
+    assert notify(workspace, settings(both.port), "alert", "gone", key="disk")["sent"]
+
+
+def test_a_message_given_up_is_said(workspace: Workspace, both: Service) -> None:
+    write_json(
+        outbox.folder(workspace) / "1.0-1.json",
+        {**outbox.new_entry("alert", "x", ["discord"]), "at": "2026-01-01T00:00:00+00:00"},
+    )
+    (outbox.folder(workspace) / "2.0-1.json").write_text("{")
+    notify(workspace, settings(both.port), "alert", "new")
+    assert len(texts(both)) == 1
+    assert "2 messages could never be sent" in read_events(workspace)[0]["detail"]["reason"]
+
+
+def test_the_webhook_is_signed(workspace: Workspace, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_URL", f"http://127.0.0.1:{service.port}/hook/{HOOK}")
+    assert notify(workspace, settings(service.port), "alert", "x")["failed"] == [
+        {"channel": "webhook", "reason": "WEBHOOK_SECRET is not set; nothing goes out unsigned"}
+    ]
+    monkeypatch.setenv("WEBHOOK_SECRET", KEY)
+    hurry(workspace)
+    assert notify(workspace, settings(service.port), "promoted", "Promoted")["sent"] == ["webhook"]
+    assert len(service.got) == 2
+    for (_, body), (headers, raw) in zip(service.got, service.raw, strict=True):
+        fields = dict(part.split("=", 1) for part in headers["x-understudy-signature"].split(","))
+        expected = hmac.new(KEY.encode(), fields["t"].encode() + b"." + raw, hashlib.sha256).hexdigest()
+        assert hmac.compare_digest(expected, fields["v1"])
+        assert abs(int(fields["t"]) - time.time()) < 300
+        assert body["id"] == headers["x-understudy-id"]
+    assert [body["repeat"] for _, body in service.got] == [True, False]
+    assert service.got[1][1]["kind"] == "promoted"
+
+
+@pytest.mark.parametrize("kind", ["promoted", "rolled_back"])
+def test_a_promotion_carries_the_logs_head_and_the_log_must_keep_it(
+    workspace: Workspace, both: Service, kind: str
+) -> None:
+    append_event(workspace, "alert", "before")
+    head = append_event(workspace, kind, "b7c4e1f3")["hash"]
+    notify(workspace, settings(both.port), kind, "AS-IS changed")
+    assert f"log: {head}" in texts(both)[0]
+    assert verify_events(workspace) is None
+    lines = workspace.events.read_bytes().splitlines(keepends=True)
+    workspace.events.write_bytes(lines[0])
+    assert "cut off after line 1" in (verify_events(workspace) or "")
+
+
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("fault", ["refused", "no server", "no address", "loop"])
 def test_a_failure_never_raises_and_never_says_a_secret(
     workspace: Workspace,
@@ -146,22 +336,26 @@ def test_a_failure_never_raises_and_never_says_a_secret(
 ) -> None:
     caplog.set_level("DEBUG")
     port = both.port
+    monkeypatch.setenv("WEBHOOK_URL", f"http://127.0.0.1:{port}/hook/{HOOK}")
+    monkeypatch.setenv("WEBHOOK_SECRET", KEY)
     if fault == "refused":
-        both.answers = [(401, {}, {"description": f"Unauthorized {TOKEN}"})]
+        both.answers = [(401, {}, {"description": f"Unauthorized {TOKEN} {KEY}"})]
     elif fault == "no server":
         port = free_port()
         monkeypatch.setenv("DISCORD_WEBHOOK_URL", f"http://127.0.0.1:{port}/api/{HOOK}")
+        monkeypatch.setenv("WEBHOOK_URL", f"http://127.0.0.1:{port}/hook/{HOOK}")
     elif fault == "no address":
         monkeypatch.setenv("DISCORD_WEBHOOK_URL", f"discord.com/{HOOK}")
         both.answers = [(500, {}, {})]
     else:
         both.answers = [(302, {"Location": f"http://127.0.0.1:{port}/bot{TOKEN}"}, {})]
-    result = notify(workspace, settings(port), "alert", f"text with {TOKEN}")
-    assert [failure["channel"] for failure in result["failed"]] == ["discord", "telegram"]
+    result = notify(workspace, settings(port), "alert", f"text with {TOKEN} and {KEY}")
+    assert [failure["channel"] for failure in result["failed"]] == ["discord", "telegram", "webhook"]
     everything = json.dumps(result) + workspace.events.read_text() + caplog.text
     everything += "".join(path.read_text() for path in workspace.state.rglob("*.json"))
     assert TOKEN not in everything
     assert HOOK not in everything
+    assert KEY not in everything
 
 
 def test_half_a_telegram_says_what_is_missing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
