@@ -12,18 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.config.schema import Training
 from engine.errors import Failed
-from engine.tasks.images.augment import augment, mix
-from engine.tasks.images.batches import steps_per_epoch, train_batches, val_batches
-from engine.tasks.images.data import DataSet
-from engine.training.metrics import Tally
+from engine.tasks.task import Task, steps_per_epoch
 from engine.training.progress import Progress
 from engine.training.schedule import learning_rate
 
 _MASK = (1 << 63) - 1
+BEST = ("epoch", "step", "accuracy", "top5", "f1_macro", "loss")
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:
@@ -60,22 +57,20 @@ class Trainer:
 
     Args:
         precision: `fp32`, or `bf16` or `fp16` for the forward pass.
-        level: augmentation.
     """
 
     model: nn.Module
-    data: DataSet
+    task: Task
     settings: Training
     device: str
     precision: str
-    level: str
     progress: Progress
     position: Position = field(default_factory=Position)
     best: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.epochs = self.settings.epochs or 1
-        self.steps = steps_per_epoch(len(self.data.train), self.settings.batch_size)
+        self.steps = steps_per_epoch(self.task.train_samples, self.settings.batch_size)
         self.model.to(self.device, memory_format=torch.channels_last)
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -111,7 +106,7 @@ class Trainer:
             row = self._finish_epoch(hooks)
             better = self.best is None or _rank(row) > _rank(self.best)
             if better:
-                self.best = {name: row[name] for name in ("epoch", "step", "accuracy", "f1_macro", "loss")}
+                self.best = {name: row[name] for name in BEST if name in row}
             self.progress.accuracy = row["accuracy"]
             self.position = Position(self.position.epoch + 1)
             hooks.epoch_done(row, better)
@@ -123,24 +118,19 @@ class Trainer:
         loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device="cpu")
         if self.device != "mps":  # MPS has no float64; there the sum stays on the host
             loss_sum = loss_sum.to(self.device)
-        batches = train_batches(
-            self.data.train,
-            self.level,
-            self.settings.seed,
-            place.epoch,
-            self.settings.batch_size,
-            start=place.step,
-            workers=self.settings.num_workers,
+        batches = self.task.train_batches(
+            place.epoch, self.settings.batch_size, start=place.step, workers=self.settings.num_workers
         )
         began = time.monotonic()
         with contextlib.closing(batches):  # type: ignore[type-var]
-            for pixels, labels, draws in batches:
-                loss = self._step(pixels, labels, draws)
-                loss_sum += loss.detach().to(loss_sum.device, torch.float64) * len(labels)
+            for batch in batches:
+                count = len(batch[0])
+                loss = self._step(batch)
+                loss_sum += loss.detach().to(loss_sum.device, torch.float64) * count
                 place.step += 1
-                place.samples += len(labels)
+                place.samples += count
                 now = time.monotonic()
-                self.progress.step(len(labels), now - began)
+                self.progress.step(count, now - began)
                 began = now
                 due, stop = self.progress.due(), hooks.stop()
                 every = self.settings.save_every_steps
@@ -155,17 +145,17 @@ class Trainer:
                     raise Stopped
                 began = time.monotonic()
 
-    def _step(self, pixels: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+    def _step(self, batch: tuple[Tensor, ...]) -> Tensor:
         step = self.global_step
         torch.manual_seed((self.settings.seed * 1_000_003 + step) & _MASK)
         total = self.steps * self.epochs
         rate = learning_rate(step, total, self.settings.learning_rate, self.settings.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images, shares, labels = self._prepare(pixels, labels, draws)
+        inputs, targets = self.task.prepare(self._placed(batch), training=True)
         with self._autocast():
-            logits = self.model(images)
-        loss = self._loss(logits.float(), labels, shares)
+            outputs = self.model(inputs)
+        loss = self.task.loss(outputs.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -173,23 +163,8 @@ class Trainer:
         self._average(step)
         return loss
 
-    def _prepare(self, pixels: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pixels, labels, draws = (part.to(self.device, non_blocking=True) for part in (pixels, labels, draws))
-        preprocess = self.data.preprocess
-        images = pixels.permute(0, 3, 1, 2).float().div_(255)
-        images = augment(self.level, images, draws)
-        images, shares = mix(self.level, images, draws)
-        mean, std = (
-            torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std)
-        )
-        images = (images - mean) / std
-        return images.contiguous(memory_format=torch.channels_last), shares, labels
-
-    def _loss(self, logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-        smooth = self.settings.label_smoothing
-        own = F.cross_entropy(logits, labels, label_smoothing=smooth, reduction="none")
-        other = F.cross_entropy(logits, labels.roll(1), label_smoothing=smooth, reduction="none")
-        return (shares * own + (1 - shares) * other).mean()
+    def _placed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(part.to(self.device, non_blocking=True) for part in batch)
 
     def _average(self, step: int) -> None:
         if not self.averaged:
@@ -220,21 +195,19 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self, hooks: Hooks) -> dict[str, Any]:
-        """Accuracy, macro-F1 and loss on the validation part."""
+        """The task's metrics on the validation part."""
         model = self.judged.eval()
-        tally = Tally(len(self.data.classes))
+        tally = self.task.tally()
         size = self.settings.batch_size * 2
-        batches: Iterator[tuple[Tensor, Tensor]]
-        with contextlib.closing(
-            val_batches(self.data.val, size, workers=self.settings.num_workers)  # type: ignore[type-var]
-        ) as batches:
-            for images, labels in batches:
+        batches: Iterator[tuple[Tensor, ...]] = self.task.val_batches(size, workers=self.settings.num_workers)
+        with contextlib.closing(batches):  # type: ignore[type-var]
+            for batch in batches:
                 if hooks.stop():
                     raise Stopped
-                placed = images.to(self.device, memory_format=torch.channels_last)
+                inputs, targets = self.task.prepare(self._placed(batch), training=False)
                 with self._autocast():
-                    logits = model(placed)
-                tally.add(logits, labels)
+                    outputs = model(inputs)
+                tally.add(outputs, targets)
         return tally.result()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:

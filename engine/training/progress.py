@@ -23,6 +23,7 @@ class Progress:
     Args:
         say: takes one line for people.
         memory_bytes: gives the run's memory at the moment, in `peak_memory_bytes`' sense.
+        unit: what a batch is made of, in the plural.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class Progress:
         epochs: int,
         steps: int,
         batch_size: int,
+        unit: str = "images",
     ) -> None:
         self.folder, self.say, self.memory_bytes = folder, say, memory_bytes
-        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
+        self.epochs, self.steps, self.batch_size, self.unit = epochs, steps, batch_size, unit
         self.accuracy: float | None = None
         self.samples = 0
         self.train_s = 0.0
@@ -104,12 +106,12 @@ class Progress:
         self._last_line = time.monotonic()
         self.say(
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  val loss {row['loss']:.4f}"
-            f"  accuracy {row['accuracy']:.2%}  F1 {row['f1_macro']:.4f}{self._pace(row['epoch'] * self.steps)}"
+            f"  accuracy {row['accuracy']:.2%}{_second(row)}{self._pace(row['epoch'] * self.steps)}"
         )
 
     def _pace(self, done: int) -> str:
         rate, left = self.samples_per_s, self.eta_s(done)
-        return f"  {rate:,.0f} images/s  {clock(left)} left" if rate and left is not None else ""
+        return f"  {rate:,.0f} {self.unit}/s  {clock(left)} left" if rate and left is not None else ""
 
 
 class Metrics:
@@ -127,6 +129,13 @@ class Metrics:
             stream.write(json.dumps(row) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _second(row: dict[str, Any]) -> str:
+    """The metric beside accuracy: macro-F1, or top-5 accuracy where there are too many classes for it."""
+    if row.get("f1_macro") is not None:
+        return f"  F1 {row['f1_macro']:.4f}"
+    return f"  top-5 {row['top5']:.2%}" if row.get("top5") is not None else ""
 
 
 def clock(seconds: float) -> str:

@@ -20,20 +20,18 @@ def light_checkpoint(
     Args:
         row: the finished epoch's metrics.
     """
-    data = trainer.data
+    task = trainer.task
     weights = {name: value.detach().to("cpu").contiguous() for name, value in trainer.judged.state_dict().items()}
     card = {
         "format": 1,
-        "task": "images",
-        "architecture": {"name": settings.model.name, "settings": dict(settings.model.settings)},
-        "classes": list(data.classes),
-        "preprocess": data.preprocess.to_dict(),
+        "task": task.name,
+        **task.card(),
         "cycle": cycle,
         "step": row["step"],
         "f1_macro": row["f1_macro"],
         "run": run,
         "seed": settings.training.seed,
-        "data": {"fingerprint": data.fingerprint, "train": len(data.train), "val": len(data.val)},
+        "data": {"fingerprint": task.fingerprint, "train": task.train_samples, "val": task.val_samples},
         "saved_at": timestamp(),
     }
     figures = {name: row[name] for name in ("epoch", "accuracy", "loss")}

@@ -15,7 +15,7 @@ from engine.training.runs import RunFolder
 FORMAT = 1
 
 
-def save_state(folder: RunFolder, trainer: Trainer, fingerprint: str, elapsed_s: float) -> None:
+def save_state(folder: RunFolder, trainer: Trainer, elapsed_s: float) -> None:
     """Write the resume state, whole or not at all.
 
     Randomness needs no state: it is a function of the seed and the position.
@@ -37,7 +37,7 @@ def save_state(folder: RunFolder, trainer: Trainer, fingerprint: str, elapsed_s:
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "device": trainer.device,
-        "fingerprint": fingerprint,
+        "fingerprint": trainer.task.fingerprint,
         "saved_at": timestamp(),
     }
     save_checkpoint_file(folder.last, state)

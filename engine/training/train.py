@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +17,7 @@ from engine.store.events import append_event, read_events
 from engine.store.files import write_json
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
-from engine.tasks.images.batches import steps_per_epoch
-from engine.tasks.images.data import DataSet, load_data
-from engine.tasks.images.models import build_model, parameter_count
+from engine.tasks.task import Task, load_task, steps_per_epoch
 from engine.training import cycles
 from engine.training.loop import Hooks, Stopped, Trainer
 from engine.training.plan import kept_settings
@@ -30,19 +27,13 @@ from engine.training.saving import light_checkpoint, save_interval
 from engine.training.signals import StopRequest, stop_requests
 from engine.training.state import load_state, restore, save_state
 
-DIGITS_EPOCHS = 12  # measured: validation accuracy is flat from the eighth on
-
-
-def default_epochs(images: int) -> int:
-    """Passes over a training part of this size where the settings name none: 120 for few, 20 for many."""
-    return min(120, max(20, round(3000 / math.sqrt(images))))
-
 
 def train(
     workspace: Workspace,
     settings: Settings,
     folder: RunFolder,
     *,
+    task: str = "images",
     say: Callable[[str], None] = lambda line: None,
     strict: bool = False,
     overwrite: bool = False,
@@ -53,6 +44,7 @@ def train(
 
     Args:
         folder: a claimed run; a resumed one brings its manifest.
+        task: which kind of work, by its folder in `engine.tasks`.
         say: takes lines for people.
         strict: stop at bad data instead of leaving it out.
         overwrite: replace a better best of the same cycle.
@@ -73,7 +65,7 @@ def train(
         manifest = folder.read_manifest()
         fresh = not manifest.get("settings")
         manifest = FIELDS | manifest | {"run": folder.run, "status": "running", "error": None, "finished_at": None}
-        manifest |= {"settings": kept_settings(settings), **process_identity()}
+        manifest |= {"task": task, "settings": kept_settings(settings), **process_identity()}
         manifest |= {"model": settings.model.name, "data": settings.defaults.data if fresh else manifest["data"]}
         manifest["started_at"] = manifest["started_at"] or timestamp()
         folder.write_manifest(manifest)
@@ -137,7 +129,7 @@ class _Session:
         self.elapsed_before = 0.0
         self.told_stays = ""
         self.trainer: Trainer | None = None
-        self.data: DataSet | None = None
+        self.task: Task | None = None
 
     def go(self, strict: bool) -> None:
         state = load_state(self.folder)
@@ -145,23 +137,18 @@ class _Session:
         precision = _precision(self.settings.training.precision, chosen)
         if chosen.note:
             self.say(f"note: {chosen.note}")
-        self.data = data = self._load_data(strict, state)
-        self._fix_epochs(data)
+        self.task = task = self._load_task(strict, state)
+        self._fix_epochs(task)
         _make_repeatable(self.settings.training.seed)
         if state:
             self._same_threads(state)
-        model = build_model(
-            self.settings.model.name,
-            len(data.classes),
-            pretrained=self.settings.model.pretrained and not state,
-            settings=self.settings.model.settings,
-        )
+        model = task.build_model(pretrained=self.settings.model.pretrained and not state)
         self._claim_cycle()
         self.manifest |= {"device": chosen.kind, "device_name": chosen.name, "device_note": chosen.note}
         self.manifest |= {"precision": precision, "epochs": self.settings.training.epochs}
-        self.manifest |= {"parameters": parameter_count(model), "classes": len(data.classes)}
+        self.manifest |= {"parameters": sum(p.numel() for p in model.parameters()), "classes": len(task.classes)}
         self.folder.write_manifest(self.manifest)
-        trainer = self.trainer = self._trainer(model, data, chosen, precision)
+        trainer = self.trainer = self._trainer(model, task, chosen, precision)
         if state:
             restore(trainer, state)
             self.elapsed_before = float(state["elapsed_s"])
@@ -188,15 +175,15 @@ class _Session:
         if self.made_cycle and self.manifest["cycle"] is not None:
             cycles.give_back(self.root, self.manifest["cycle"])
 
-    def _load_data(self, strict: bool, state: dict[str, Any] | None) -> DataSet:
+    def _load_task(self, strict: bool, state: dict[str, Any] | None) -> Task:
         def looked(done: int, count: int) -> None:
             if self.stop:
                 raise Stopped
             if count > 2000 and (done % 2048 == 0 or done == count):
                 self.say(f"  checked {done:,} of {count:,} files")
 
-        data = load_data(self.settings.data, self.settings.training.seed, on_progress=looked)
-        report = data.report
+        task = load_task(self.manifest["task"], self.settings, looked)
+        report = task.report
         write_json(self.folder.report, report)
         bad = report["checked"] - report["ok"]
         if bad:
@@ -212,20 +199,19 @@ class _Session:
             self.say(f"left out {bad} of {report['checked']} files ({counts}), each named in {self.folder.report}")
         for warning in report["warnings"]:
             self.say(f"note: {warning}")
-        if state and state["fingerprint"] != data.fingerprint:
+        if state and state["fingerprint"] != task.fingerprint:
             raise UsageError(
                 "the data has changed since this run began",
                 "put it back as it was, or start a new run",
                 kind="data_changed",
             )
-        return data
+        return task
 
-    def _fix_epochs(self, data: DataSet) -> None:
-        """Settle the number of epochs where nobody has: small sets need more passes."""
+    def _fix_epochs(self, task: Task) -> None:
+        """Settle the number of epochs where nobody has."""
         if self.settings.training.epochs is None:
-            few = DIGITS_EPOCHS if self.settings.data.kind == "digits" else default_epochs(len(data.train))
             self.settings = self.settings.model_copy(deep=True)
-            self.settings.training.epochs = few
+            self.settings.training.epochs = task.default_epochs()
             self.manifest["settings"] = kept_settings(self.settings)
 
     def _same_threads(self, state: dict[str, Any]) -> None:
@@ -244,29 +230,29 @@ class _Session:
         number, self.made_cycle = cycles.claim_cycle(self.root, self.settings.training.cycle)
         self.manifest["cycle"] = number
 
-    def _trainer(self, model: torch.nn.Module, data: DataSet, chosen: ChosenDevice, precision: str) -> Trainer:
+    def _trainer(self, model: torch.nn.Module, task: Task, chosen: ChosenDevice, precision: str) -> Trainer:
         training = self.settings.training
         progress = Progress(
             self.folder,
             self.say,
             lambda: self._memory_bytes(chosen.kind, peak=False),
             epochs=training.epochs or 1,
-            steps=steps_per_epoch(len(data.train), training.batch_size),
-            batch_size=min(training.batch_size, len(data.train)),
+            steps=steps_per_epoch(task.train_samples, training.batch_size),
+            batch_size=min(training.batch_size, task.train_samples),
+            unit=task.unit,
         )
-        return Trainer(model, data, training, chosen.kind, precision, self.settings.data.augment, progress)
+        return Trainer(model, task, training, chosen.kind, precision, progress)
 
     def _introduce(self, trainer: Trainer, chosen: ChosenDevice, precision: str, *, resumed: bool) -> None:
-        data, training = trainer.data, self.settings.training
+        task, training = trainer.task, self.settings.training
         where = f"cycle {self.manifest['cycle']}" if self.manifest["cycle"] is not None else "no cycle"
         self.say(
             f"run {self.folder.run}, {where}: {self.settings.model.name} ({self.manifest['parameters']:,} parameters)"
             f" on {chosen.kind} ({chosen.name}), {precision}"
         )
         self.say(
-            f"data: {len(data.train):,} train and {len(data.val):,} validation images, {len(data.classes)} classes,"
-            f" {data.preprocess.img_size} px; {training.epochs} epochs of {trainer.steps} steps of"
-            f" {min(training.batch_size, len(data.train))}"
+            f"data: {task.train_samples:,} train and {task.val_samples:,} validation {task.unit}, {task.describe()};"
+            f" {training.epochs} epochs of {trainer.steps} steps of {min(training.batch_size, task.train_samples)}"
         )
         if resumed:
             self.say(f"resumed at epoch {trainer.position.epoch + 1}, step {trainer.position.step}")
@@ -294,8 +280,7 @@ class _Session:
 
     def _save_state(self) -> None:
         assert self.trainer
-        assert self.data
-        save_state(self.folder, self.trainer, self.data.fingerprint, self._seconds())
+        save_state(self.folder, self.trainer, self._seconds())
 
     def _save_interval(self) -> None:
         assert self.trainer

@@ -24,7 +24,7 @@ RECENT = 6
 
 
 @njit(cache=True, nogil=True)
-def fill(board, work, colour, ko, recent, words, trial, out):  # type: ignore[no-untyped-def]
+def fill(board, work, colour, ko, recent, words, trial, out):
     """Write the planes of a position.
 
     Args:
@@ -87,7 +87,7 @@ def fill(board, work, colour, ko, recent, words, trial, out):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def symmetric(point, size, which):  # type: ignore[no-untyped-def]
+def symmetric(point, size, which):
     """Where a point comes to lie under symmetry `which` (0-7) of the square."""
     row, column = point // size, point % size
     if which & 1:

@@ -81,7 +81,7 @@ def positions(shard: Shard, size: int, games: NDArray[np.bool_] | None = None) -
 
 
 @njit(cache=True, nogil=True)
-def _replay_all(  # type: ignore[no-untyped-def]
+def _replay_all(
     wanted, starts, moves, colours, setup_start, setup, setup_colours, size, work, words,
     boards, ko_out, move_out, game_out, start_out,
 ):  # fmt: skip
@@ -104,16 +104,14 @@ def _replay_all(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _pack(board, out):  # type: ignore[no-untyped-def]
+def _pack(board, out):
     out[:] = 0
     for point in range(len(board)):
         out[point >> 2] |= board[point] << ((point & 3) * 2)
 
 
 @njit(cache=True, nogil=True)
-def _fill_batch(  # type: ignore[no-untyped-def]
-    size, boards, ko, move, start, moves, colours, chosen, symmetry, work, words, out, labels
-):
+def _fill_batch(size, boards, ko, move, start, moves, colours, chosen, symmetry, work, words, out, labels):
     points = size * size
     board, trial = np.empty(points, np.int8), np.empty(points, np.int8)
     recent = np.empty(RECENT, np.int16)

@@ -63,7 +63,7 @@ def zobrist(size: int) -> NDArray[np.uint64]:
 
 
 @njit(cache=True, nogil=True)
-def walk(board, work, start):  # type: ignore[no-untyped-def]
+def walk(board, work, start):
     """The chain of `start`: its stones go to `work.stones`. Returns (number of stones, number of liberties)."""
     nbr, stones, mark = work.neighbours, work.stones, work.mark
     mark[-1] += 1
@@ -90,7 +90,7 @@ def walk(board, work, start):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def has_liberty(board, work, start):  # type: ignore[no-untyped-def]
+def has_liberty(board, work, start):
     """Whether the chain of `start` has a liberty; stops at the first."""
     nbr, stones, mark = work.neighbours, work.stones, work.mark
     mark[-1] += 1
@@ -116,7 +116,7 @@ def has_liberty(board, work, start):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def lift(board, work, start, words, key):  # type: ignore[no-untyped-def]
+def lift(board, work, start, words, key):
     """Take the chain of `start` off the board. Returns (number of stones, new hash)."""
     colour = board[start]
     count, _ = walk(board, work, start)
@@ -127,7 +127,7 @@ def lift(board, work, start, words, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def play(board, work, point, colour, ko, words, key):  # type: ignore[no-untyped-def]
+def play(board, work, point, colour, ko, words, key):
     """Play a stone and take what it captures; its own chain too when it is left without liberty.
 
     Args:
@@ -165,7 +165,7 @@ def play(board, work, point, colour, ko, words, key):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def position_key(board, words):  # type: ignore[no-untyped-def]
+def position_key(board, words):
     """The hash of a position from nothing."""
     key = np.uint64(0)
     for point in range(len(board)):
@@ -174,7 +174,7 @@ def position_key(board, words):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def replay(board, work, points, colours, suicide, words):  # type: ignore[no-untyped-def]
+def replay(board, work, points, colours, suicide, words):
     """Play a whole game on `board`, which holds its setup stones.
 
     Args:
@@ -201,7 +201,7 @@ def replay(board, work, points, colours, suicide, words):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def legal(board, work, colour, ko, words, key, seen, suicide, out):  # type: ignore[no-untyped-def]
+def legal(board, work, colour, ko, words, key, seen, suicide, out):
     """Mark in `out` (size², bool) where `colour` may play.
 
     Args:

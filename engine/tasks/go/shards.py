@@ -58,7 +58,9 @@ class Shard:
     @property
     def positions(self) -> int:
         """Moves other than passes."""
-        passing = np.repeat(self.size.astype(np.int64) ** 2, np.diff(self.move_start.astype(np.int64)))
+        passing = np.repeat(
+            self.size.astype(np.int64) ** 2, self.move_start[1:].astype(np.int64) - self.move_start[:-1]
+        )
         return int((self.moves != passing).sum())
 
 
@@ -67,7 +69,7 @@ def shard_bytes(records: Sequence[Record]) -> bytes:
     moves = _joined([record.moves for record in records])
     setup = _joined([record.setup for record in records])
     arrays: dict[str, NDArray[np.generic]] = {
-        "format": np.uint8(FORMAT)[...],
+        "format": np.array(FORMAT, np.uint8),
         "size": np.array([record.size for record in records], np.uint8),
         "handicap": np.array([record.handicap for record in records], np.uint8),
         "result": np.array([record.result for record in records], np.int8),

@@ -12,11 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.tasks.images.augment import RECIPES, degrade, draw, epoch_order
 from engine.tasks.images.data import Part
-
-
-def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Whole batches only: a last one of a single image would spoil the batch norms."""
-    return max(1, samples // batch_size)
+from engine.tasks.task import steps_per_epoch
 
 
 class TrainBatches(Dataset[tuple[Tensor, Tensor, Tensor]]):

@@ -15,8 +15,8 @@ class Tally:
         self.matrix = torch.zeros(classes, classes, dtype=torch.int64)
         self.loss_sum = 0.0
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        logits, labels = logits.float().cpu(), labels.cpu()
+    def add(self, logits: Tensor, targets: tuple[Tensor, ...]) -> None:
+        logits, labels = logits.float().cpu(), targets[0].cpu()
         count = len(self.matrix)
         cells = labels * count + logits.argmax(1)
         self.matrix += torch.bincount(cells, minlength=count * count).view(count, count)
