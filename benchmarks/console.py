@@ -1,144 +1,243 @@
-"""What the console costs: bytes on the wire, CPU, memory and the first paint, on a real pseudo-terminal.
+"""What the console costs, on a real pseudo-terminal: bytes on the wire, CPU, memory, first paint, keys.
 
-A child feed writes the recorded protocol at 1 Hz: two hosts whose devices change, a training with two
-curves and moving figures, both slots under load. `python -m benchmarks.console [--json] [--seconds S]`.
+`python -m benchmarks.console [--part NAME ...] [--json] [--seconds S]`; without a part all of them, five minutes.
+Recorded figures come from `tests/console/recordings` (two hosts whose devices change at 1 Hz, a training with two
+curves, both slots under load); live ones from `engine watch` on a workspace made for it.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
+import math
 import os
-import pty
-import select
+import re
 import signal
-import struct
+import subprocess
 import sys
-import termios
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-RECORDING = Path(__file__).resolve().parents[1] / "tests" / "console" / "recordings" / "evening.jsonl"
-IDLE = RECORDING.with_name("empty.jsonl")
+from benchmarks._terminal import Terminal
+from benchmarks._workspace import make_workspace
+from console.recording import Recording
+
+RECORDINGS = Path(__file__).resolve().parents[1] / "tests" / "console" / "recordings"
+EVENING, EMPTY = RECORDINGS / "evening.jsonl", RECORDINGS / "empty.jsonl"
+ARROWS = [b"\x1b[B", b"\x1b[B", b"\x1b[A", b"\x1b[A"]
+PANES = [b"1", b"2", b"4", b"5", b"3"]
+SMALL = {"checkpoints": 20, "runs": 10, "events": 500}
+LARGE = {"checkpoints": 10_000, "runs": 1_000, "events": 100_000}
 WARM_S = 4.0
 
 
-def run(
-    recording: Path,
-    width: int,
-    height: int,
-    seconds: float,
-    *,
-    still: bool,
-    warm: float = WARM_S,
-    keys: bool = True,
-) -> dict[str, Any]:
-    """One console on a pseudo-terminal of this size for `seconds` after it has warmed up."""
-    began = time.monotonic()
-    pid, terminal = pty.fork()
-    if pid == 0:
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        environment.pop("NO_COLOR", None)
-        command = [sys.executable, "-m", "console", "--replay", str(recording)]
-        os.execve(sys.executable, command, environment)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-    process = psutil.Process(pid)
-    painted = _until(terminal, began + 10, b"8891")
-    _drain(terminal, time.monotonic() + warm / 2)
-    os.write(terminal, b"1")
-    _drain(terminal, time.monotonic() + warm / 2)
-    used, started = process.cpu_times(), time.monotonic()
-    total = _drain(terminal, started + seconds)
-    spent = time.monotonic() - started
-    after = process.cpu_times()
-    memory = process.memory_info().rss
-    os.write(terminal, b"3")
-    latency = _keys(terminal) if keys and not still else None
-    os.write(terminal, b"q")
-    _end(pid, terminal)
-    return {
-        "case": f"{width}x{height} {'idle' if still else 'live'}",
-        "bytes_per_s": round(total / spent, 1),
-        "cpu_percent": round(100 * (after.user + after.system - used.user - used.system) / spent, 2),
-        "rss_mb": round(memory / 1e6, 1),
-        "first_paint_s": round(painted - began, 3) if painted else None,
-        "key_p95_ms": latency,
-    }
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure; `limit` is what it should not exceed, None where it is only told."""
+
+    case: str
+    value: float
+    unit: str
+    limit: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.limit is None or self.value <= self.limit
 
 
-def _read(terminal: int) -> bytes:
+def wire(seconds: float) -> Iterator[Figure]:
+    """Bytes and CPU with live curves, and with nothing that changes."""
+    for width, height, limit in ((120, 40, 5000), (80, 24, 2500)):
+        with Terminal(["--replay", str(EVENING)], width, height) as console:
+            console.drain(WARM_S / 2)
+            console.press(b"1")  # the devices' curves, where only one pane fits
+            console.drain(WARM_S / 2)
+            rate, busy = console.watch(seconds)
+            yield Figure(f"wire, live, {width}x{height}", rate, "B/s", limit)
+            yield Figure(f"CPU, live, {width}x{height}", 100 * busy, "%", 1.5)
+            yield Figure(f"memory, live, {width}x{height}", console.rss_mb, "MB", 90)
+    with Terminal(["--replay", str(EMPTY)], 120, 40) as console:
+        console.drain(WARM_S)
+        rate, busy = console.watch(seconds)
+        yield Figure("wire, nothing changes", rate, "B/s", 0)
+        yield Figure("CPU, nothing changes", 100 * busy, "%", 0.3)
+
+
+def keys(seconds: float) -> Iterator[Figure]:
+    """First paint, arrows and panes, with a live recording."""
+    paints = []
+    for _ in range(3):
+        with Terminal(["--replay", str(EVENING)], 120, 40) as console:
+            paints.append(console.until(b"a3f9c1e2"))
+    yield Figure("first paint, filled (best of 3)", 1000 * min(paints), "ms", 400)
+    with Terminal(["--replay", str(EVENING)], 120, 40) as console:
+        console.drain(2)
+        yield from _keys(console, "live", 50, 100)
+
+
+def hang(seconds: float) -> Iterator[Figure]:
+    """Keys while the engine, and with it every source, stands still; how soon the console says so; its revival."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_workspace(Path(folder), **SMALL)
+        with Terminal(["--workspace", folder], 120, 40) as console:
+            console.until(b"live")
+            console.drain(WARM_S)
+            (child,) = console.process.children()
+            child.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            console.until(b"stale")
+            yield Figure("hang: until the screen says stale", time.monotonic() - stopped, "s", 10)
+            yield from _keys(console, "hang", 150, 150, times=20)
+            child.send_signal(signal.SIGCONT)
+            continued = time.monotonic()
+            console.until(b"live")
+            yield Figure("hang: until live again", time.monotonic() - continued, "s", 5)
+
+
+def hour(seconds: float) -> Iterator[Figure]:
+    """An hour of recording at 50 times its speed: memory must stay where it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder) / "hour.jsonl"
+        lengthen(EVENING, recording, 3600)
+        with Terminal(["--replay", str(recording), "--speed", "50"], 120, 40) as console:
+            console.drain(15)
+            early = console.rss_mb
+            console.drain(60)
+            late = console.rss_mb
+    yield Figure("hour at 50x: memory at its end", late, "MB", 90)
+    yield Figure("hour at 50x: growth after its first 12 minutes", late - early, "MB", 3)
+
+
+def seek(seconds: float) -> Iterator[Figure]:
+    """A recording of 100 MB: opened, and any moment of it found."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long.jsonl"
+        size = lengthen(EVENING, path, 3600 * 4.2)
+        before, began = psutil.Process().memory_info().rss, time.monotonic()
+        recording = Recording(path)
+        opened = time.monotonic()
+        for share in range(20):
+            recording.find(recording.begin + (recording.end - recording.begin) * share / 20)
+        found = (time.monotonic() - opened) / 20
+        grown = psutil.Process().memory_info().rss - before
+        recording.close()
+        yield Figure("replay: size of the recording", size / 1e6, "MB")
+        yield Figure("replay: opening it", 1000 * (opened - began), "ms", 100)
+        yield Figure("replay: finding a moment", 1000 * found, "ms", 100)
+        yield Figure("replay: memory for it", grown / 1e6, "MB", 10)
+        with Terminal(["--replay", str(path)], 120, 40) as console:
+            yield Figure("replay: first paint, filled", 1000 * console.until(b"a3f9c1e2"), "ms", 400)
+
+
+def feed(seconds: float) -> Iterator[Figure]:
+    """The console's child, `engine watch`."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_workspace(Path(folder), **SMALL)
+        yield from _feed(folder, seconds, "small workspace")
+
+
+def large(seconds: float) -> Iterator[Figure]:
+    """The same with 10,000 checkpoints, 1,000 runs and 100,000 events, live."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_workspace(Path(folder), **LARGE)
+        for verb in ("checkpoints", "status", "runs", "events", "checkpoints"):
+            began = time.monotonic()
+            _engine(folder, verb, "--json")
+            yield Figure(
+                f"large: {verb}{' (second)' if verb == 'checkpoints' else ''}", time.monotonic() - began, "s"
+            )
+        yield from _feed(folder, seconds, "large workspace")
+        with Terminal(["--workspace", folder], 120, 40) as console:
+            yield Figure("large: first paint", 1000 * console.until(b"UNDERSTUDY"), "ms", 400)
+            yield Figure("large: filled from a cold engine", console.until(b"10,000"), "s")
+            console.drain(WARM_S)
+            rate, busy = console.watch(seconds)
+            yield Figure("large: wire", rate, "B/s", 5000)
+            yield Figure("large: CPU", 100 * busy, "%", 1.5)
+            yield Figure("large: memory", console.rss_mb, "MB", 90)
+            yield from _keys(console, "large", 50, 100)
+
+
+def _keys(console: Terminal, case: str, arrow_ms: float, pane_ms: float, times: int = 40) -> Iterator[Figure]:
+    console.press(b"3")
+    console.drain(0.5)
+    yield Figure(f"{case}: arrow to first byte, p95", _p95(console.latencies_ms(ARROWS, times)), "ms", arrow_ms)
+    yield Figure(f"{case}: change of pane, p95", _p95(console.latencies_ms(PANES, times)), "ms", pane_ms)
+
+
+def _feed(workspace: str, seconds: float, case: str) -> Iterator[Figure]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "engine", "--workspace", workspace, "watch"], stdout=subprocess.DEVNULL
+    )
     try:
-        return os.read(terminal, 65536)
-    except OSError:  # Linux says so when the other side has closed
-        return b""
+        time.sleep(2 * WARM_S)
+        process = psutil.Process(child.pid)
+        family = [process, *process.children(recursive=True)]
+        before, began = sum(sum(one.cpu_times()[:2]) for one in family), time.monotonic()
+        time.sleep(seconds)
+        after = sum(sum(one.cpu_times()[:2]) for one in family)
+        yield Figure(f"feed, {case}: CPU", 100 * (after - before) / (time.monotonic() - began), "%", 1)
+        yield Figure(f"feed, {case}: memory", sum(one.memory_info().rss for one in family) / 1e6, "MB", 80)
+    finally:
+        child.terminate()
+        child.wait(10)
 
 
-def _until(terminal: int, deadline: float, wanted: bytes) -> float | None:
-    seen = b""
-    while time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.05)[0]:
-            seen += _read(terminal)
-            if wanted in seen:
-                return time.monotonic()
-    return None
+def lengthen(recording: Path, target: Path, seconds: float) -> int:
+    """Write a recording again and again, each time later, until it lasts so long; its size in bytes."""
+    lines = recording.read_text(encoding="utf-8").splitlines()
+    times = [datetime.fromisoformat(re.search('"at":"([^"]+)"', line)[1]) for line in lines]  # type: ignore[index]
+    length = times[-1] - times[0] + timedelta(seconds=1)
+    with target.open("w", encoding="utf-8") as file:
+        for turn in range(math.ceil(seconds / length.total_seconds())):
+            for line, at in zip(lines, times, strict=True):
+                later = (at + turn * length).isoformat(timespec="milliseconds")
+                file.write(re.sub('"at":"[^"]+"', f'"at":"{later}"', line, count=1) + "\n")
+    return target.stat().st_size
 
 
-def _drain(terminal: int, deadline: float) -> int:
-    total = 0
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([terminal], [], [], left)[0]:
-            total += len(_read(terminal))
-    return total
+def _engine(workspace: str, *words: str) -> None:
+    command = [sys.executable, "-m", "engine", "--workspace", workspace, *words]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
-def _keys(terminal: int) -> float:
-    """Milliseconds from an arrow key to the first byte that answers it, 95th percentile of 40."""
-    found = []
-    for index in range(40):
-        _drain(terminal, time.monotonic() + 0.08)
-        pressed = time.monotonic()
-        os.write(terminal, b"\x1b[B" if index % 4 < 2 else b"\x1b[A")
-        if select.select([terminal], [], [], 1.0)[0]:
-            found.append((time.monotonic() - pressed) * 1000)
-    return round(sorted(found)[int(len(found) * 0.95)], 1) if found else float("nan")
+def _p95(found: list[float]) -> float:
+    return sorted(found)[math.ceil(len(found) * 0.95) - 1]
 
 
-def _end(pid: int, terminal: int) -> None:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0)[0]:
-            _read(terminal)
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            break
-        time.sleep(0.05)
-    else:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    os.close(terminal)
+PARTS: dict[str, Callable[[float], Iterator[Figure]]] = {
+    "wire": wire,
+    "keys": keys,
+    "hang": hang,
+    "hour": hour,
+    "seek": seek,
+    "feed": feed,
+    "large": large,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part; may be repeated")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long rates are measured")
     options = parser.parse_args(arguments)
-    results = [
-        run(RECORDING, 120, 40, options.seconds, still=False),
-        run(RECORDING, 80, 24, options.seconds, still=False),
-        run(IDLE, 120, 40, options.seconds, still=True),
-    ]
+    os.chdir(Path(__file__).resolve().parents[1])
+    figures = []
+    for name in options.part or PARTS:
+        for figure in PARTS[name](options.seconds):
+            figures.append(figure)
+            said = "" if figure.limit is None else f"at most {figure.limit:g}{'' if figure.ok else '   MISSED'}"
+            line = f"{figure.case:<48} {figure.value:>10,.2f} {figure.unit:<4} {said}".rstrip()
+            print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
     if options.json:
-        print(json.dumps({"results": results}))
-        return 0
-    columns = list(results[0])
-    rows = [columns, *([str(row[column]) for column in columns] for row in results)]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(json.dumps({"results": [asdict(figure) | {"ok": figure.ok} for figure in figures]}))
     return 0
 
 
