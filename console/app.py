@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,20 @@ from textual.screen import Screen
 from console import deeds, layout
 from console.actions import ACTIONS, BY_ID, Action
 from console.board import Board, brand, place, under_way
-from console.commands import Commands, Outcome
+from console.commands import Commands
 from console.compositor import ConsoleScreen
 from console.desk import Panel
 from console.feed import Feed, LiveFeed
 from console.follower import Follower
 from console.glyphs import ASCII, UNICODE
+from console.news import Answered, Arrived, Ended
 from console.options import Options
 from console.orders import Refused
 from console.panes import frame
 from console.replay import Replay
 from console.store import Store
 from console.text import moment
-from console.theme import ConsoleTheme, load_themes, stamp
+from console.theme import ConsoleTheme, fitting, load_themes, stamp
 from console.view import Ui, View
 from console.widgets.entry import Entry
 from console.wire import tighten
@@ -50,26 +50,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
     #filter { position: absolute; layer: sheet; height: 1; display: none; }
     """
 
-    class Arrived(Message):
-        """Something new lies with the feed, or with the log that is followed."""
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, type(self))
-
-    class Ended(Message):
-        """A command that was started here has ended."""
-
-        def __init__(self, outcome: Outcome) -> None:
-            super().__init__()
-            self.outcome = outcome
-
-    class Answered(Message):
-        """The engine has answered a question; `done` is to be told on this thread."""
-
-        def __init__(self, done: Callable[[], None]) -> None:
-            super().__init__()
-            self.done = done
-
     def __init__(
         self,
         options: Options,
@@ -82,7 +62,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         commands: Commands | None = None,
     ) -> None:
         self.options = options
-        self.themes = _fitting(themes, options)
+        self.themes = fitting(themes, options.ascii)
         self.look = self.themes[options.theme]
         super().__init__(ansi_color=self.look.terminal)
         self._disable_tooltips = self._disable_notifications = True
@@ -94,7 +74,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.glyphs = ASCII if options.ascii else UNICODE
         self.keys = keys
         self.by_key = {key: action for action, names in keys.items() for key in names}
-        self.commands = commands or Commands(lambda outcome: self._post(self.Ended(outcome)))
+        self.commands = commands or Commands(lambda outcome: self._post(Ended(outcome)))
         self.log_lines = Follower(options, self.commands, self._wake)
         self.notice: tuple[str, str] = ("", "")
         self.sheet: Panel | None = None
@@ -130,7 +110,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.post_message(message)
 
     def _wake(self) -> None:
-        self._post(self.Arrived())
+        self._post(Arrived())
 
     def _now(self) -> float:
         """The present time; a recording has its own."""
@@ -195,7 +175,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def reload_themes(self) -> None:
         """Read every theme again; a faulty one keeps its last good state."""
         themes, faults = load_themes(self.theme_folders)
-        self.themes = {**self.themes, **_fitting(themes, self.options)}
+        self.themes = {**self.themes, **fitting(themes, self.options.ascii)}
         if self.themes[self.look.name] != self.look:
             self.wear(self.look.name)
         if faults:
@@ -217,7 +197,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     # what comes in -------------------------------------------------------------------------------------
 
-    def on_console_app_arrived(self, _event: Arrived) -> None:
+    def on_arrived(self, _event: Arrived) -> None:
         self.take()
 
     def take(self) -> None:
@@ -235,13 +215,13 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._look_at_log()
         self.redraw()
 
-    def on_console_app_ended(self, event: Ended) -> None:
+    def on_ended(self, event: Ended) -> None:
         outcome = event.outcome
         self.say(outcome.sentence, outcome.role)
         if outcome.role == "danger":
             self.bell()
 
-    def on_console_app_answered(self, event: Answered) -> None:
+    def on_answered(self, event: Answered) -> None:
         event.done()
 
     # what a person does --------------------------------------------------------------------------------
@@ -375,7 +355,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def ask_engine(self, verb: str, *words: str, done: Callable[[dict[str, Any], str], None]) -> None:
         def told(answer: dict[str, Any], problem: str) -> None:
-            self._post(self.Answered(lambda: done(answer, problem)))
+            self._post(Answered(lambda: done(answer, problem)))
 
         self.commands.ask(self.options.engine(verb, *words, "--json"), told)
 
@@ -400,8 +380,3 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def leave(self) -> None:
         self.exit()
-
-
-def _fitting(themes: dict[str, ConsoleTheme], options: Options) -> dict[str, ConsoleTheme]:
-    """The themes as this terminal can draw them."""
-    return {name: replace(theme, ascii=options.ascii) for name, theme in themes.items()}

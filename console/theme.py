@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,11 @@ def load_themes(folders: list[Path] | None = None) -> tuple[dict[str, ConsoleThe
             if theme:
                 themes[theme.name] = theme
     return themes, faults
+
+
+def fitting(themes: dict[str, ConsoleTheme], ascii: bool) -> dict[str, ConsoleTheme]:
+    """The themes as this terminal can draw them."""
+    return {name: replace(theme, ascii=ascii) for name, theme in themes.items()}
 
 
 def stamp(folders: list[Path] | None = None) -> tuple[tuple[str, int], ...]:

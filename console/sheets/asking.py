@@ -50,10 +50,9 @@ class Ask(Sheet):
     def starts_typing(self) -> bool:
         return bool(self._fields) and not self.grave
 
-    def on_entry_submitted(self, event: Entry.Submitted) -> None:
+    def submitted(self, entry: Entry) -> None:
         """Enter on the last line confirms what takes nothing from production."""
-        event.stop()
-        if event.entry.id == self._fields[-1].id and not self.grave:
+        if entry.id == self._fields[-1].id and not self.grave:
             self.confirm_now()
         else:
             self.screen.focus_next()

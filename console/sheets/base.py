@@ -51,7 +51,7 @@ class Sheet(Panel, can_focus=False):
     cancel = "Cancel"
 
     def __init__(self, desk: Desk) -> None:
-        super().__init__(id="sheet")
+        super().__init__()
         self.desk = desk
         self.note = ""
         self.fields = self.needed_fields()
@@ -82,6 +82,10 @@ class Sheet(Panel, can_focus=False):
 
     def typed(self, entry: Entry) -> None:
         """Something was typed."""
+
+    def submitted(self, entry: Entry) -> None:
+        """Enter on a field: to the next one, or to Cancel."""
+        self.screen.focus_next()
 
     def key(self, key: str) -> bool:
         """A key that neither a field nor a button took; whether it was used."""
@@ -197,7 +201,7 @@ class Sheet(Panel, can_focus=False):
 
     def on_entry_submitted(self, event: Entry.Submitted) -> None:
         event.stop()
-        self.screen.focus_next()
+        self.submitted(event.entry)
 
     def move_focus(self, steps: int) -> None:
         self.screen.focus_next() if steps > 0 else self.screen.focus_previous()

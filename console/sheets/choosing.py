@@ -94,8 +94,7 @@ class Choose(Sheet):
             self.desk.wear(wanted or self._worn)
         self.draw(self.desk.view())
 
-    def on_entry_submitted(self, event: Entry.Submitted) -> None:
-        event.stop()
+    def submitted(self, entry: Entry) -> None:
         self._choose()
 
     def _choose(self) -> None:

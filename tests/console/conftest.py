@@ -10,6 +10,7 @@ import pytest
 
 from console.app import ConsoleApp
 from console.commands import Commands
+from console.feed import Feed
 from console.keymap import default_keys
 from console.options import Options
 from console.replay import read_all
@@ -26,10 +27,20 @@ class Started(Commands):
     def __init__(self, folder: Path) -> None:
         super().__init__(lambda outcome: None, folder)
         self.lines: list[list[str]] = []
+        self.questions: list[list[str]] = []
+        self.answers: dict[str, dict[str, Any]] = {}
 
     def start(self, command: list[str], verb: str) -> Path:
         self.lines.append(command[command.index("engine") + 1 :])
         return self.folder / "none.log"
+
+    def ask(self, command: list[str], done: Callable[[dict[str, Any], str], None]) -> None:
+        words = command[command.index("engine") + 1 :]
+        self.questions.append(words)
+        if words[0] in self.answers:
+            done(self.answers[words[0]], "")
+        else:
+            done({}, f"{words[0]} was asked")
 
 
 def filled(recording: str) -> tuple[Store, float]:
@@ -58,6 +69,7 @@ def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeApp:
         theme: str = "understudy",
         language: str = "en",
         later: float = 0.0,
+        feed: Feed | None = None,
         **options: Any,
     ) -> ConsoleApp:
         store, last = filled(recording)
@@ -65,6 +77,7 @@ def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeApp:
             Options(settings={"theme": theme, "language": language}, **options),
             themes,
             default_keys(),
+            feed,
             store=store,
             now=lambda: last + later,
             commands=Started(tmp_path),

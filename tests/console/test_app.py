@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 
 from console.actions import ACTIONS, BY_ID
+from console.app import ConsoleApp
 from console.deeds import DEEDS
+from console.replay import Replay
 from console.sheets.slots import Promote, Rollback
 from console.theme import SHIPPED
-from tests.console.conftest import MakeApp, Started, screen_text
+from engine.protocol import Held
+from tests.console.conftest import RECORDINGS, MakeApp, Started, screen_text
 from tests.console.record import NEW
 
 SIZE = (120, 40)
 
 
-def started(app) -> list[list[str]]:  # type: ignore[no-untyped-def]
+def started(app: ConsoleApp) -> list[list[str]]:
     assert isinstance(app.commands, Started)
     return app.commands.lines
 
@@ -29,20 +34,43 @@ def test_every_action_is_done_by_something_and_has_a_key() -> None:
     assert not {"ctrl+s", "ctrl+q", "ctrl+a", "ctrl+b", "ctrl+j"} & set(keys)
 
 
-@pytest.mark.parametrize("recording", ["evening", "empty", "trouble"])
-async def test_a_walk_of_every_key(make_app: MakeApp, recording: str) -> None:
-    app = make_app(recording)
-    async with app.run_test(size=SIZE) as pilot:
+OF_A_PANE = ("open", "filter", "sort", "reverse", "copy", "subject", "stop", "resume", "deploy", "down", "bottom")
+
+
+async def press_everything(app: ConsoleApp, pilot: Pilot[None]) -> None:
+    """Every key of the registry, and from the other lists those that act on a row; Esc leaves each."""
+    for pane in ("checkpoints", "training", "events"):
         for action in ACTIONS:
-            if action.id == "quit":
+            if action.id in ("quit", "picture") or (pane != "checkpoints" and action.id not in OF_A_PANE):
                 continue
-            for key in action.keys:
+            app.ui.focus = pane
+            for key in action.keys if pane == "checkpoints" else action.keys[:1]:
                 await pilot.press(key)
-                await pilot.press("escape")
-                await pilot.press("escape")
-        assert app.sheet is None
+                if app.sheet is not None or app.filter.has_focus:
+                    await pilot.press("escape")
+                assert app.sheet is None, key
+                assert not app.filter.has_focus, key
+
+
+@pytest.mark.parametrize(("recording", "readonly"), [("evening", False), ("trouble", True), ("empty", False)])
+async def test_a_walk_of_every_key(make_app: MakeApp, recording: str, readonly: bool) -> None:
+    app = make_app(recording, readonly=readonly)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press_everything(app, pilot)
+        await pilot.press("w")
+        assert list(Path.cwd().glob("understudy-*.svg"))
         await pilot.press("q")
     assert app.return_code == 0
+    assert [line[0] for line in started(app)] == ([] if readonly else ["sync"])
+
+
+async def test_a_walk_of_every_key_in_a_replay(make_app: MakeApp) -> None:
+    app = make_app("empty", feed=Replay(RECORDINGS / "evening.jsonl", 50.0))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press_everything(app, pilot)
+        assert app.log_lines.shown is None
+        await pilot.press("q")
+    assert started(app) == []
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 5), (60, 15), (79, 23), (100, 30), (300, 90)])
@@ -56,6 +84,7 @@ async def test_nothing_breaks_at_odd_sizes(make_app: MakeApp, size: tuple[int, i
 async def test_promote_through_an_open_gate_is_two_keys_away(make_app: MakeApp) -> None:
     app = make_app()
     gate = app.store.health.gate  # type: ignore[union-attr]
+    release = app.store.slots.tobe.release  # type: ignore[union-attr]
     object.__setattr__(gate, "open", True)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("p")
@@ -64,7 +93,7 @@ async def test_promote_through_an_open_gate_is_two_keys_away(make_app: MakeApp) 
         assert app.sheet is None
         assert started(app) == []
         await pilot.press("p", "tab", "enter")
-    assert started(app) == [["promote", "--json"]]
+    assert started(app) == [["promote", "--expect", release, "--json"]]
 
 
 async def test_a_closed_gate_wants_the_digits_and_a_reason(make_app: MakeApp) -> None:
@@ -74,7 +103,7 @@ async def test_a_closed_gate_wants_the_digits_and_a_reason(make_app: MakeApp) ->
         assert "first eight digits" in screen_text(app)
         assert started(app) == []
         await pilot.press("tab", *NEW[:8], "tab", *"hotfix", "tab", "tab", "enter")
-    assert started(app) == [["promote", "--force", "--reason", "hotfix", "--json"]]
+    assert started(app) == [["promote", "--expect", NEW, "--force", "--reason", "hotfix", "--json"]]
 
 
 async def test_a_candidate_that_changes_under_the_sheet_is_not_promoted(make_app: MakeApp) -> None:
@@ -86,6 +115,52 @@ async def test_a_candidate_that_changes_under_the_sheet_is_not_promoted(make_app
         await pilot.press("tab", "enter")
         assert "has changed" in screen_text(app)
     assert started(app) == []
+
+
+@pytest.mark.parametrize("typed", [["00000000", "why"], [NEW[:8], ""]], ids=["wrong digits", "no reason"])
+async def test_a_closed_gate_is_not_passed_by_half(make_app: MakeApp, typed: list[str]) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("p", "tab", "tab", *typed[0], "tab", *typed[1], "tab", "tab", "enter")
+        assert app.sheet is not None
+        assert "release's first eight digits" in screen_text(app) or "a reason is needed" in screen_text(app)
+    assert started(app) == []
+
+
+async def test_the_promotion_sheet_says_all_that_is_to_be_known(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("p")
+        shown = screen_text(app)
+    for fact in ("a3f9c1e2", "b7c4e1f3", "85.0% checked", "87.0% checked", "+2.0 [+0.4, +3.7] points", "1,240 paired",
+                 "p 0.017", "e 4.5 of 20", "31 ms", "29 ms", "model_8891_backup_2026", "u puts the old release back",
+                 "Gate closed", "[ Cancel ]"):  # fmt: skip
+        assert fact in shown, fact
+
+
+async def test_figures_that_grow_old_under_an_open_sheet_stop_it(make_app: MakeApp) -> None:
+    for keys in (["p", "tab", "tab", *NEW[:8], "tab", *"why", "tab", "tab", "enter"], ["r", "tab", "enter"],
+                 ["u", "tab", "enter"]):  # fmt: skip
+        app = make_app()
+        async with app.run_test(size=SIZE) as pilot:
+            await pilot.press(keys[0])
+            app.store.feed, app.store.feed_why = "offline", "the cable"
+            await pilot.press(*keys[1:])
+            assert app.sheet is not None
+            assert "not live (the cable)" in screen_text(app)
+        assert started(app) == []
+
+
+async def test_production_that_changes_under_the_sheet_stops_it(make_app: MakeApp) -> None:
+    for key in ("p", "r", "u"):
+        app = make_app()
+        object.__setattr__(app.store.health.gate, "open", True)  # type: ignore[union-attr]
+        async with app.run_test(size=SIZE) as pilot:
+            await pilot.press(key)
+            object.__setattr__(app.store.slots.asis, "release", "e" * 64)  # type: ignore[union-attr]
+            await pilot.press("tab", "enter")
+            assert "AS-IS has changed" in screen_text(app)
+        assert started(app) == []
 
 
 async def test_nothing_is_changed_by_old_figures(make_app: MakeApp) -> None:
@@ -139,6 +214,108 @@ async def test_sync_ab_and_train_start_the_engine(make_app: MakeApp) -> None:
     ]
 
 
+async def test_a_training_is_stopped_and_another_gone_on_with(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("x")
+        assert "Stops run 0042" in screen_text(app)
+        await pilot.press("enter")  # Cancel has the focus
+        assert started(app) == []
+        await pilot.press("x", "tab", "enter")
+        await pilot.press("R", *"0037", "enter")
+        assert "Goes on with run 0037" in screen_text(app)
+        await pilot.press("tab", "enter")
+    assert started(app) == [
+        ["train", "--stop", "0042", "--json"],
+        ["train", "--detach", "--resume", "0037", "--json"],
+    ]
+
+
+async def test_deploy_serve_hold_and_reject(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("d", "tab", "enter", "S")
+        assert "both slots are served" in screen_text(app)
+        object.__setattr__(app.store.slots.tobe, "state", "down")  # type: ignore[union-attr]
+        await pilot.press("S", "tab", "enter", "H", *"an audit", "enter")
+        await pilot.press("X", "tab", "tab", *"worse on cats", "enter")
+        assert "worse on cats" in screen_text(app), "a grave thing is confirmed by its button"
+        await pilot.press("tab", "enter")
+        object.__setattr__(app.store.health, "held", Held(by="hana"))
+        await pilot.press("H", "tab", "enter")
+    path = app.store.checkpoints.checkpoints[0].path  # type: ignore[union-attr]
+    assert started(app) == [
+        ["deploy", path, "--json"],
+        ["serve", "tobe", "--json"],
+        ["hold", "--reason", "an audit", "--json"],
+        ["reject", NEW, "--reason", "worse on cats", "--json"],
+        ["unhold", "--json"],
+    ]
+
+
+async def test_an_event_leads_to_what_it_is_about(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        for word, pane, row in (("deployed", "checkpoints", 0), ("promoted", "checkpoints", 1), ("compared", "compare", 0),
+                                ("trained", "training", None), ("refused", "checkpoints", 3)):  # fmt: skip
+            await pilot.press("5", "slash", *word, "enter", "f")
+            assert app.ui.focus == pane, word
+            assert row is None or app.ui.place(pane).cursor == row, word
+            await pilot.press("5", "escape")
+        await pilot.press("slash", *"notified", "enter", "f")
+        assert "no longer listed" in app.notice[0]
+
+
+async def test_the_images_are_drawn_and_paged(make_app: MakeApp) -> None:
+    app = make_app()
+    picture = {"label": "cat", "asis": "dog", "tobe": "cat", "width": 24, "height": 24, "path": "x.png",
+               "sha256": "0" * 64, "rgb": base64.b64encode(bytes(24 * 24 * 3)).decode()}  # fmt: skip
+    assert isinstance(app.commands, Started)
+    app.commands.answers["differing"] = {"id": 14, "total": 109, "images": [picture] * 24}
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("i")
+        await pilot.pause()
+        assert app.commands.questions == [["differing", "--limit", "24", "--width", "24", "--json"]]
+        assert "1–8 of 109" in screen_text(app).replace("of ", "of ")
+        assert "AS-IS dog ✕" in screen_text(app)
+        await pilot.press("right")
+        assert "9–16" in screen_text(app)
+        await pilot.press("escape")
+        assert app.sheet is None
+        del app.commands.answers["differing"]
+        await pilot.press("i")
+        await pilot.pause()
+        assert "differing was asked" in screen_text(app)
+
+
+async def test_the_log_of_the_last_command_is_chosen(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app()
+    app.commands.last = tmp_path / "ab-1.log"
+    app.commands.last.write_text("asked 200 images\n")
+    app.commands.last.with_suffix(".json").write_text("{}\n")
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("L", *"last", "enter")
+        assert app.ui.focus == "log"
+        assert app.log_lines.chosen == ""
+        app.log_lines.look(app.view(), True)
+        app.redraw()
+        await pilot.pause()
+        assert "asked 200 images" in screen_text(app)
+        await pilot.press("3")
+        app.log_lines.look(app.view(), False)
+        assert app.log_lines.shown is None
+
+
+async def test_copy_says_where_it_went(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("y")
+        assert app.clipboard == app.store.checkpoints.checkpoints[0].sha256  # type: ignore[union-attr]
+        kept = app.commands.folder.parent / "clipboard.txt"
+        assert str(kept) in app.notice[0]
+        assert kept.read_text().strip() == app.clipboard
+
+
 async def test_filter_sort_and_details(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=SIZE) as pilot:
@@ -166,11 +343,28 @@ async def test_the_mouse_reaches_footer_panes_and_buttons(make_app: MakeApp) -> 
         assert app.sheet is None
 
 
-async def test_the_palette_finds_a_theme(make_app: MakeApp) -> None:
+async def test_the_mouse_chooses_in_lists_of_sheets(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("r")
+        assert isinstance(app.sheet, Rollback)
+        await pilot.click(app.sheet._frame, offset=(5, 1 + app.sheet._first + 1))
+        assert app.sheet.chosen == "model_8891_backup_20261109_091204.bin"
+        await pilot.click("#confirm")
+    assert started(app) == [["rollback", "model_8891_backup_20261109_091204.bin", "--json"]]
+
+
+async def test_a_theme_is_tried_on_and_put_back(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("T", *"ember")
+        assert app.look.name == "ember"
+        await pilot.press("escape")
+        assert app.look.name == "understudy"
         await pilot.press("colon", *"ember", "enter")
-    assert app.look.name == "ember"
+        assert app.look.name == "ember"
+        await pilot.press("T", "pageup", "enter")
+        assert app.look.name == sorted(app.themes)[0]
 
 
 async def test_a_changed_theme_is_drawn_at_once_and_a_faulty_one_is_told(
