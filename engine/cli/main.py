@@ -43,8 +43,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "rollback": ("release", "List AS-IS's backups, or put one back."),
     "hold": ("release", "Keep TO-BE as it is."),
     "unhold": ("release", "Let TO-BE change again."),
+    "service": ("service", "The slots and sync as boot services (systemd, launchd)."),
     "bake": ("bake", "The watch over a promoted release: live answers against the old one's."),
     "prune": ("prune", "Remove old releases and backups that nothing needs."),
+    "workspace": ("workspace", "Back up, restore, check or migrate this host's state."),
     "reject": ("release", "Never deploy this release again."),
 }
 
