@@ -42,11 +42,17 @@ def draw(view: View, width: int, height: int) -> list[Row]:
         return [Row(_("no figures yet"), "dim").cut(width)]
     most = LARGE if view.ui.zoomed or width >= 90 else CURVES
     detail = next((one for one in range(most, DENSE, -1) if _height(view, one) <= height), DENSE)
+    curve = _CURVE_ROWS.get(detail, 0)
+    if detail == LARGE:  # what room is left makes the curves taller
+        count = sum(
+            one.utilization is not None and one.kind != "cpu" for _host, data in hosts for one in data.devices
+        )
+        curve += min(8, (height - _height(view, detail)) // max(1, count))
     rows: list[Row] = []
     for host, data in hosts:
         if rows and detail > DENSE:
             rows.append(Row())
-        rows += _host(view, host, data, width, detail)
+        rows += _host(view, host, data, width, detail, curve)
     place = view.ui.place("devices")
     place.cursor = place.top = max(0, min(place.cursor, len(rows) - height))
     return [row.cut(width) for row in rows[place.top : place.top + height]]
@@ -91,7 +97,7 @@ def _own_ram(data: Devices) -> bool:
     return bool(data.memory_total_bytes) and not any("system_bytes" in one.memory for one in data.devices)
 
 
-def _host(view: View, host: str, data: Devices, width: int, detail: int) -> list[Row]:
+def _host(view: View, host: str, data: Devices, width: int, detail: int, curve: int) -> list[Row]:
     fresh = view.fresh("devices", host)
     head = Row(data.name or host, "bold")
     if host == view.store.home:
@@ -106,9 +112,10 @@ def _host(view: View, host: str, data: Devices, width: int, detail: int) -> list
     said = len(rows)
     for device in gpus:
         history = view.store.history.get((host, device.kind, device.index), History())
-        rows += (
-            _dense(view, device, history, width) if detail == DENSE else _gpu(view, device, history, width, detail)
-        )
+        if detail == DENSE:
+            rows += _dense(view, device, history, width)
+        else:
+            rows += _gpu(view, device, history, width, detail, curve)
     for device in data.devices:
         if device.kind == "cpu" and device.utilization is not None:
             history = view.store.history.get((host, device.kind, device.index), History())
@@ -145,7 +152,7 @@ def _dense(view: View, device: Device, history: History, width: int) -> list[Row
     return rows + _problem(view, device, width)
 
 
-def _gpu(view: View, device: Device, history: History, width: int, detail: int) -> list[Row]:
+def _gpu(view: View, device: Device, history: History, width: int, detail: int, curve: int) -> list[Row]:
     head = Row(" ").put(text.clip(_short_name(device.name), width - 22))
     head.put(f" {device.index}" if device.kind != "mps" else "", "dim").put(f" {device.kind}", "dim")
     tail = Row()
@@ -160,14 +167,14 @@ def _gpu(view: View, device: Device, history: History, width: int, detail: int) 
     rows = [head, *_problem(view, device, width)]
     large = detail == LARGE and device.utilization is not None
     if large:
-        rows += _two_curves(view, device, history, width)
+        rows += _two_curves(view, device, history, width, curve)
     elif _has_total(device):
         rows.append(_meter(view, _("memory"), device.used_bytes, device.total_bytes, width))
     for key, label in MEMORY_NAMES.items():
         if key in device.memory:
             rows.append(_meter(view, _(label), device.memory[key], device.total_bytes, width))
     if device.utilization is not None and not large:
-        rows += _load(view, history, device.utilization, width, _CURVE_ROWS[detail], _("use"))
+        rows += _load(view, history, device.utilization, width, curve, _("use"))
     for process in processes(device, detail):
         row = Row(f"{process.pid}".rjust(LABEL - 1), "dim").put(" ")
         row.put(text.clip(process.name or text.NONE, width - LABEL - 10), "dim")
@@ -181,7 +188,7 @@ def _problem(view: View, device: Device, width: int) -> list[Row]:
     return [Row("  ").put(text.clip(f"{view.glyphs.warn} {device.problem}", width - 2), "warning")]
 
 
-def _two_curves(view: View, device: Device, history: History, width: int) -> list[Row]:
+def _two_curves(view: View, device: Device, history: History, width: int, height: int) -> list[Row]:
     """Memory and utilisation side by side, each with its figure above its curve."""
     half = (width - 4) // 2
     right = half + 4
@@ -190,9 +197,8 @@ def _two_curves(view: View, device: Device, history: History, width: int) -> lis
     if part is not None:
         figures.put(f"  {text.percent(part, 0)}", "danger" if part >= 0.95 else "dim")
     figures.to(right).put(_("use") + " ", "dim").put(text.percent(device.utilization, 0))
-    high = _CURVE_ROWS[LARGE]
-    used = areas(list(history.used), half - 2, high, view.glyphs, count=history.count)
-    load = areas(list(history.load), width - right, high, view.glyphs, count=history.count)
+    used = areas(list(history.used), half - 2, height, view.glyphs, count=history.count)
+    load = areas(list(history.load), width - right, height, view.glyphs, count=history.count)
     curves = [Row("  ").put(one, "memory").to(right).put(two, "load") for one, two in zip(used, load, strict=True)]
     return [figures, *curves]
 

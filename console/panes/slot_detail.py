@@ -15,8 +15,8 @@ from engine.protocol import Bake, Shadow, Slot
 LABEL = 10
 
 
-def facts(view: View, name: str, slot: Slot | None, width: int, *, tall: bool) -> list[Row]:
-    """Everything the stream says of one slot, a fact a row."""
+def facts(view: View, name: str, slot: Slot | None, width: int, curve_rows: int) -> list[Row]:
+    """Everything the stream says of one slot, a fact a row; its traffic on `curve_rows` rows."""
     if slot is None:
         return [Row(_("no figures yet"), "dim")]
     problem = [Row(line, "danger") for line in text.wrap(slot.problem or "", width)]
@@ -42,7 +42,7 @@ def facts(view: View, name: str, slot: Slot | None, width: int, *, tall: bool) -
     rows.append(_fact(_("since"), width).put(text.duration(view.now - then) if then is not None else text.NONE))
     answered = _fact(_("requests"), width).put(text.count(slot.requests))
     rows.append(answered.put("  " + text.rate(slot.requests_per_s)).put(" req/s", "dim"))
-    rows += traffic(view, name, width, 3 if tall else 1)
+    rows += traffic(view, name, width, curve_rows)
     latency = _fact(_("latency"), width).put("p50 ", "dim").put(text.milliseconds(slot.p50_ms))
     rows.append(latency.put("  p99 ", "dim").put(text.milliseconds(slot.p99_ms)))
     errors = _fact(_("errors"), width).put(text.count(slot.errors), "danger" if slot.errors else "")
@@ -51,7 +51,7 @@ def facts(view: View, name: str, slot: Slot | None, width: int, *, tall: bool) -
         errors.put("  pid ", "dim").put(str(slot.pid))
     rows.append(errors)
     more = trials(view, name, width)
-    return [row.cut(width) for row in [*rows, *([Row()] if more and tall else []), *more]]
+    return [row.cut(width) for row in [*rows, *([Row()] if more and curve_rows > 1 else []), *more]]
 
 
 def traffic(view: View, name: str, width: int, height: int) -> list[Row]:

@@ -37,9 +37,9 @@ def draw_both(view: View, width: int, height: int) -> list[Row]:
     """Both slots side by side (below each other where it is narrow), then the backups; scrolled by the cursor."""
     across = width >= 68
     half = (width - 3) // 2 if across else width
+    curve = max(1, min(8, (height - 22) // 2))
     sides = [
-        [title(view, name), *slot_detail.facts(view, name, slot_of(view, name), half, tall=height >= 24)]
-        for name in TITLES
+        [title(view, name), *slot_detail.facts(view, name, slot_of(view, name), half, curve)] for name in TITLES
     ]
     if across:
         longest = max(len(side) for side in sides)

@@ -17,9 +17,9 @@ from console.theme import ConsoleTheme
 Span = tuple[str, str]
 Pixel = tuple[int, int, int]
 HALF_BLOCK = "▀"
-_ASCII = str.maketrans("…–−·×°→←↑↓▀▸◂●○◐✕▲░▒▓█", "~---x ><^v#><*o~x!.:##")
+_ASCII = str.maketrans("…–−·×°→←↑↓▀▄▸◂●○◐✕▲░▒▓█", "~---x ><^v#+><*o~x!.:##")
 _SHADES = " ░▒▓█"
-_THRESHOLDS = (0.2, 0.8, 0.4, 0.6)  # an ordered dither along the row: five shades look like more
+_EDGE = 0.3  # pixels that differ more than this are told apart instead of averaged
 
 
 class Row:
@@ -108,12 +108,12 @@ class Row:
         style = theme.style
         ground = self.ground
         segments: list[Segment] = []
-        said, last, column = "", style("", ground), 0
+        said, last = "", style("", ground)
         spans = [*self.spans, (" " * (width - self.at), "")] if self.at < width else self.spans
         for text, roles in spans:
             if roles.startswith("#"):  # a picture's pixels: see `pixels`
                 if theme.terminal:
-                    text = "".join(_shade(roles, theme.dark, column + x) for x in range(len(text)))
+                    text = _shade(roles, theme.dark) * len(text)
                     wanted = style("", ground)
                 else:
                     wanted = _pixel_style(roles, theme.colors[ground])
@@ -121,7 +121,6 @@ class Row:
                 wanted = style(roles, ground)
             if theme.ascii:
                 text = text.translate(_ASCII)
-            column += len(text)
             plain = not (wanted.underline or wanted.reverse or last.underline or last.reverse)
             if wanted == last or (plain and wanted.bgcolor == last.bgcolor and not text.strip(" ")):
                 said += text  # blanks look alike in any colour: a change of style less on the wire
@@ -157,12 +156,16 @@ def _pixel_style(roles: str, ground: str) -> Style:
     return Style(color=Color.from_rgb(*upper), bgcolor=below)
 
 
-def _shade(roles: str, dark: bool, column: int) -> str:
+def _shade(roles: str, dark: bool) -> str:
     """A pixel pair without colours: the lighter, the more of the cell is drawn (the darker, on a light ground)."""
     upper, lower = _read(roles)
-    light = luminance(upper, lower if lower is not None else upper)
-    level = (light if dark else 1 - light) * (len(_SHADES) - 1)
-    return _SHADES[int(level) + (level % 1 > _THRESHOLDS[column % 4])]
+    above = luminance(upper)
+    below = luminance(lower) if lower is not None else above
+    if not dark:
+        above, below = 1 - above, 1 - below
+    if abs(above - below) > _EDGE:
+        return "▀" if above > below else "▄"
+    return _SHADES[round((above + below) / 2 * (len(_SHADES) - 1))]
 
 
 def changed_columns(before: Row, after: Row, width: int) -> list[tuple[int, int]]:

@@ -265,7 +265,7 @@ def test_a_picture_is_two_pixels_a_cell() -> None:
     assert ground.bgcolor.name == themes["understudy"].colors["background"]
     grey = half_blocks(bytes([0, 0, 0] * 4 + [255, 255, 255] * 4), 4, 2)
     assert [segment.text for segment in half_blocks(white * 8, 4, 2)[0].strip(4, themes["mono"])] == ["████"]
-    assert grey[0].strip(4, themes["mono"]).text.strip(" ░▒▓█") == ""
+    assert grey[0].strip(4, themes["mono"]).text.strip(" ░▒▓█▀▄") == ""
     assert [row.plain for row in half_blocks(white * 2 + b"\x00" * 6, 2, 2, ASCII)] == ["++"]
     with pytest.raises(ValueError, match="not 2 × 2 pixels"):
         half_blocks(b"abc", 2, 2)
