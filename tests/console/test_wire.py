@@ -5,15 +5,21 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("pty")
-from benchmarks.console import IDLE, RECORDING, run
+from benchmarks._terminal import Terminal
+from benchmarks.console import EMPTY, EVENING
 
 
 @pytest.mark.parametrize(("size", "most"), [((120, 40), 5000), ((80, 24), 2500)])
 def test_four_live_curves_stay_within_the_budget(size: tuple[int, int], most: int) -> None:
-    found = run(RECORDING, *size, seconds=3.0, still=False, warm=1.5, keys=False)
-    assert found["first_paint_s"] is not None
-    assert 0 < found["bytes_per_s"] <= most
+    with Terminal(["--replay", str(EVENING)], *size) as console:
+        console.until(b"8891")
+        console.press(b"1")
+        console.drain(1.5)
+        assert 0 < console.drain(3.0) / 3.0 <= most
 
 
 def test_nothing_is_written_when_nothing_changes() -> None:
-    assert run(IDLE, 120, 40, seconds=6.0, still=True, warm=1.5, keys=False)["bytes_per_s"] == 0
+    with Terminal(["--replay", str(EMPTY)], 120, 40) as console:
+        console.until(b"8891")
+        console.drain(1.5)
+        assert console.drain(6.0) == 0

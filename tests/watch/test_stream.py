@@ -233,6 +233,86 @@ def test_damaged_files_are_said_and_the_stream_goes_on(
     stream.until(lambda message: message.kind == "events" and message.data.total == 1)
 
 
+def test_a_damaged_event_costs_itself_alone(workspace: Workspace, watching: Callable[..., Watching]) -> None:
+    for number in range(3):
+        append_event(workspace, "started", f"slot {number}")
+    lines = workspace.events.read_bytes().splitlines(keepends=True)
+    workspace.events.write_bytes(lines[0] + b"\x00\xff damaged {\n" + lines[2])
+    stream = watching()
+
+    def state_of(name: str) -> Callable[[Message], bool]:
+        return lambda message: (
+            isinstance(message.data, Health)
+            and any(source.name == name and source.state != "live" for source in message.data.sources)
+        )
+
+    told = stream.until(lambda message: message.kind == "events").data
+    assert [event.subject for event in told.events] == ["slot 0", "slot 2"]
+    health = stream.until(state_of("events")).data
+    assert isinstance(health, Health)
+    assert all(source.state == "live" for source in health.sources if source.name != "events")
+    append_event(workspace, "alert", "source")
+    stream.until(lambda message: message.kind == "events" and message.data.total == 4)
+    workspace.events.write_bytes(b"".join(lines))
+    stream.until(lambda message: isinstance(message.data, Health) and not state_of("events")(message))
+
+
+@pytest.mark.parametrize("content", ["[]", '"text"', '{"release": 7}', "{", "\x00\x01"])
+def test_files_of_a_shape_nobody_foresaw_end_no_look(
+    workspace: Workspace, watching: Callable[..., Watching], content: str
+) -> None:
+    """Each file that the stream reads holds something else; it goes on, and takes what is mended."""
+    places = ["slots/asis.json", "slots/journal.json", "state/last_sync.json", "state/last_ab.json", "state/hold.json",
+              "state/ab_progress.json", "state/backups.json", "state/rejected.json", "state/refused.json",
+              "state/checkpoints.json", "comparisons/1.json", "runs/0001/manifest.json", "runs/0001/progress.json",
+              "runs/0001/metrics.jsonl", "events.jsonl"]  # fmt: skip
+    for place in places:
+        (workspace.root / place).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.root / place).write_text(content)
+    stream = watching()
+    stream.until(lambda message: message.kind == "health")
+    for place in places:
+        (workspace.root / place).unlink()
+    append_event(workspace, "started", "asis")
+    stream.until(lambda message: message.kind == "events" and message.data.total == 1)
+    stream.until(
+        lambda message: (
+            isinstance(message.data, Health) and all(source.state == "live" for source in message.data.sources)
+        )
+    )
+    stream.all_kinds()
+
+
+@pytest.mark.fault(49)
+def test_a_source_that_hangs_is_said_within_seconds_and_the_stream_beats_on(workspace: Workspace) -> None:
+    from engine.config import load_settings
+    from engine.watch.stream import Stream, _Watch
+
+    said: list[Message] = []
+    settings = load_settings(None, None, [f"workspace={workspace.root}"]).settings
+    hung = threading.Event()
+    watch = _Watch(workspace, settings, {}, 0.2, Stream(lambda line: said.append(parse(line))))
+    for worker in watch._workers:
+        if worker.name in ("slots", "files", "devices"):
+            worker._look = lambda look=worker._look: hung.wait(60) and look()  # type: ignore[misc]
+    deadline = time.monotonic() + LIMIT_S
+
+    def over() -> bool:
+        told = [message.data for message in said if isinstance(message.data, Health)]
+        states = {source.name: source.state for source in told[-1].sources} if told else {}
+        if all(states.get(name) == "stale" for name in ("slots", "files", "devices")):
+            hung.set()
+        done = hung.is_set() and all(state == "live" for state in states.values())
+        return done or time.monotonic() > deadline
+
+    watch.run(over)
+    assert hung.is_set()
+    assert time.monotonic() < deadline
+    last = said[-1].data
+    assert isinstance(last, Health)
+    assert last.beat_s == 2.0
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, "reader gone"])
 def test_it_ends_cleanly(watching: Callable[..., Watching], how: signal.Signals | str) -> None:
     stream = watching()
