@@ -5,6 +5,8 @@ How much is said depends on the room: a row a device where many have to fit, cur
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from console import text
 from console.store import History
 from console.view import View
@@ -17,6 +19,7 @@ MEMORY_NAMES = {"driver_bytes": "driver", "allocated_bytes": "allocated", "syste
 LABEL = 11  # cells before a meter
 FIGURE = 13  # cells behind it: `61.2/141 GiB`
 HOT_C = 85
+BESIDE, GAP = 45, 4  # accelerators stand beside each other where each has this many cells
 DENSE, BRIEF, CURVES, LARGE = range(4)
 _CURVE_ROWS = {BRIEF: 1, CURVES: 2, LARGE: 4}
 _MOST_PROCESSES = {DENSE: 0, BRIEF: 0, CURVES: 2, LARGE: 6}
@@ -41,13 +44,13 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     if not hosts:
         return [Row(_("no figures yet"), "dim").cut(width)]
     most = LARGE if view.ui.zoomed or width >= 90 else CURVES
-    detail = next((one for one in range(most, DENSE, -1) if _height(view, one) <= height), DENSE)
+    detail = next((one for one in range(most, DENSE, -1) if _height(view, one, width) <= height), DENSE)
     curve = _CURVE_ROWS.get(detail, 0)
     if detail == LARGE:  # what room is left makes the curves taller
         count = sum(
             one.utilization is not None and one.kind != "cpu" for _host, data in hosts for one in data.devices
         )
-        curve += min(8, (height - _height(view, detail)) // max(1, count))
+        curve += min(8, (height - _height(view, detail, width)) // max(1, count))
     rows: list[Row] = []
     for host, data in hosts:
         if rows and detail > DENSE:
@@ -64,21 +67,28 @@ def processes(device: Device, detail: int) -> list[DeviceProcess]:
     return ordered[: _MOST_PROCESSES[detail]]
 
 
-def _height(view: View, detail: int) -> int:
+def _height(view: View, detail: int, width: int = 0) -> int:
     hosts = view.store.devices()
     rows = (len(hosts) - 1) * (detail > DENSE)
     for host, data in hosts:
         fresh = view.fresh("devices", host)
         rows += 1 + bool(fresh.state != "live" and fresh.why)
-        rows += sum(_device_height(device, detail) for device in data.devices)
+        rows += sum(device.kind == "cpu" and device.utilization is not None for device in data.devices)
+        for line in _lines(data, width if detail > DENSE else 0):
+            rows += max(_device_height(device, detail) for device in line)
         rows += data.disk_total_bytes is not None and data.disk_free_bytes is not None
         rows += _own_ram(data)
     return rows
 
 
+def _lines(data: Devices, width: int) -> list[list[Device]]:
+    """The accelerators of a host in lines of as many as stand beside each other."""
+    gpus = [device for device in data.devices if device.kind != "cpu"]
+    across = max(1, min(len(gpus), (width + GAP) // (BESIDE + GAP)))
+    return [gpus[start : start + across] for start in range(0, len(gpus), across)]
+
+
 def _device_height(device: Device, detail: int) -> int:
-    if device.kind == "cpu":
-        return device.utilization is not None
     if detail == DENSE:
         return 1 + bool(device.problem)
     rows = 1 + bool(device.problem) + len(set(device.memory) & set(MEMORY_NAMES)) + len(processes(device, detail))
@@ -110,12 +120,21 @@ def _host(view: View, host: str, data: Devices, width: int, detail: int, curve: 
     if fresh.state != "live" and fresh.why:
         rows.append(Row("  ").put(text.clip(fresh.why, width - 2), "danger"))
     said = len(rows)
-    for device in gpus:
-        history = view.store.history.get((host, device.kind, device.index), History())
-        if detail == DENSE:
-            rows += _dense(view, device, history, width)
-        else:
-            rows += _gpu(view, device, history, width, detail, curve)
+    lines = _lines(data, width if detail > DENSE else 0)
+    across = (width + GAP) // len(lines[0]) - GAP if lines else width
+    for line in lines:
+        blocks = []
+        for device in line:
+            history = view.store.history.get((host, device.kind, device.index), History())
+            if detail == DENSE:
+                blocks.append(_dense(view, device, history, across))
+            else:
+                blocks.append(_gpu(view, device, history, across, detail, curve))
+        for parts in zip_longest(*blocks):
+            row = Row()
+            for index, part in enumerate(parts):
+                row.to(index * (across + GAP)).add(part or Row())
+            rows.append(row)
     for device in data.devices:
         if device.kind == "cpu" and device.utilization is not None:
             history = view.store.history.get((host, device.kind, device.index), History())
@@ -194,7 +213,7 @@ def _two_curves(view: View, device: Device, history: History, width: int, height
     right = half + 4
     part = device.used_bytes / device.total_bytes if device.total_bytes and device.used_bytes is not None else None
     figures = Row("  ").put(_("memory") + " ", "dim").put(text.share(device.used_bytes, device.total_bytes))
-    if part is not None:
+    if part is not None and figures.at + 6 <= half:
         figures.put(f"  {text.percent(part, 0)}", "danger" if part >= 0.95 else "dim")
     figures.to(right).put(_("use") + " ", "dim").put(text.percent(device.utilization, 0))
     used = areas(list(history.used), half - 2, height, view.glyphs, count=history.count)
