@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.config.schema import Host, Source
 from engine.errors import UnderstudyError
-from engine.protocol import Devices, Message, ProtocolError, SourceState, parse
+from engine.protocol import Devices, Health, Message, ProtocolError, SourceState, parse
 from engine.store.clock import timestamp
 from engine.watch.agentless import SCRIPT, read_answer
 
@@ -22,7 +23,9 @@ CONNECT_S = 10.0
 ANSWER_S = 15.0
 OFFLINE_AFTER = 3  # looks in a row that brought nothing
 RETRY_S = (2.0, 5.0, 15.0, 30.0)
-QUIET_S = 75.0  # an engine's stream repeats itself every 30 s: longer silence is a dead line
+QUIET_S = 75.0  # an engine that promises no beat repeats itself every 30 s: longer silence is a dead line
+LEAST_QUIET_S = 10.0
+ENGINE_AGAIN_S = 600.0  # a host without an engine that is understood may have been given one
 
 
 class RemoteHost:
@@ -32,8 +35,9 @@ class RemoteHost:
         self.name, self._host = name, host
         self._connect_s, self._answer_s = connect_s, answer_s
         self._connection: asyncssh.SSHClientConnection | None = None
-        self._last = Devices(name=name)
+        self._last = Devices(name=name, state="offline", problem="not reached yet")
         self._failures = 0
+        self._note: str | None = None  # why its engine is not read, though its devices are
         self.state: SourceState = "offline"
         self.since = timestamp()
         self.problem: str | None = "not reached yet"
@@ -89,7 +93,7 @@ class RemoteHost:
         self._failures, self.problem = 0, None
         if self.state != "live":
             self.state, self.since = "live", timestamp()
-        self._last = replace(found, state="live", since=self.since)
+        self._last = replace(found, state="live", since=self.since, problem=found.problem or self._note)
 
     def failed(self, problem: str, *, offline: bool = False) -> Devices:
         """Note a look that brought nothing; the last good figures, with the new state."""
@@ -100,6 +104,11 @@ class RemoteHost:
         self.problem = problem
         self._last = replace(self._last, state=self.state, since=self.since, problem=problem)
         return self._last
+
+    @property
+    def detail(self) -> str | None:
+        """What is wrong, or why the host's engine is not read; None when all is well."""
+        return self.problem or self._note
 
     @property
     def pause_s(self) -> float:
@@ -116,12 +125,13 @@ class RemoteHost:
         Where `hosts.NAME.engine` or an `understudy-engine` on the PATH answers there, its `watch` is merged;
         else the host is sampled.
         """
-        engine = True
+        engine, engine_again_at = True, 0.0
         try:
             while True:
-                if engine:
+                if engine or time.monotonic() >= engine_again_at:
                     engine = await self._engine_stream(interval_s, put)
-                    if self.problem is not None:
+                    engine_again_at = time.monotonic() + ENGINE_AGAIN_S
+                    if engine and self.problem is not None:
                         put("devices", self._last)
                         await asyncio.sleep(self.pause_s)
                 else:
@@ -145,25 +155,31 @@ class RemoteHost:
             await self.close()
             self.failed(f"the connection broke ({error})")
             return True
-        heard, own = 0, ""
+        heard, own, quiet_s = 0, "", QUIET_S
         try:
             while True:
-                async with asyncio.timeout(QUIET_S):
+                async with asyncio.timeout(quiet_s):
                     line = await process.stdout.readline()
                 if not line:
                     break
                 message = parse(line)
                 own = own or message.host
+                if isinstance(message.data, Health) and message.data.beat_s:
+                    quiet_s = max(LEAST_QUIET_S, 5 * message.data.beat_s)
                 if message.host == own:  # not the hosts that it watches in turn
                     self._hand_on(message, put)
                 heard += 1
+                self._note = None
         except ProtocolError as error:
-            self.failed(self.words(error))
             process.close()
-            return error.kind != "version" and heard > 0
+            if error.kind == "version":
+                self._note = self.words(error)
+                return False
+            self.failed(self.words(error))
+            return heard > 0
         except TimeoutError:
             await self.close()
-            self.failed(f"its engine has said nothing for {QUIET_S:g} s")
+            self.failed(f"its engine has said nothing for {quiet_s:g} s")
             return True
         except _ssh_errors() as error:
             await self.close()

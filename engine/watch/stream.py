@@ -214,7 +214,7 @@ class _Watch:
             for (_, kind), part in self._parts.items()
         ]
         sources += [
-            Source(name=f"host {host.name}", state=host.state, since=host.since, detail=host.problem)
+            Source(name=f"host {host.name}", state=host.state, since=host.since, detail=host.detail)
             for host in self._remote
         ]
         full = replace(health, sources=sources, beat_s=BEAT_S)

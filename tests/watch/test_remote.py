@@ -14,6 +14,7 @@ import pytest
 from engine.config.schema import Host
 from engine.protocol import Devices, Health
 from engine.store.workspace import Workspace
+from engine.watch import remote
 from engine.watch.agentless import read_answer
 from engine.watch.remote import RemoteHost, sample_all
 from tests.conftest import PROJECT, Result, free_port
@@ -26,6 +27,8 @@ case "$*" in
 *query-compute-apps*) echo "GPU-1, 4711, 900, /usr/bin/python3";;
 esac
 """
+
+GOLDEN = PROJECT / "tests" / "protocol" / "golden"
 
 
 def host_of(server: Sshd, **more: Any) -> Host:
@@ -148,6 +151,71 @@ def test_an_engine_there_has_its_stream_merged(make_sshd: Callable[..., Sshd], t
     assert heard["devices"].name == "gpu-box"
     assert isinstance(heard["health"], Health)
     assert heard["health"].workspace == str(there.root)
+
+
+def follow(host: RemoteHost, enough: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """What a host says, the newest of each kind, until that is enough."""
+    heard: dict[str, Any] = {}
+
+    async def run() -> None:
+        done = asyncio.Event()
+
+        def put(kind: str, data: Any) -> None:
+            heard[kind] = data
+            if enough(heard):
+                done.set()
+
+        task = asyncio.create_task(host.follow(0.2, put))
+        try:
+            await asyncio.wait_for(done.wait(), 30)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    return heard
+
+
+@pytest.mark.fault(55)
+def test_an_engine_of_another_version_is_refused_in_words_and_its_gpus_are_shown(
+    gpu_box: Callable[..., Sshd],
+) -> None:
+    host = RemoteHost("gpu-box", host_of(gpu_box(), engine=f"cat {GOLDEN / 'version_2.jsonl'} #"))
+    found = follow(host, lambda heard: "devices" in heard)["devices"]
+    assert (found.state, [device.kind for device in found.devices]) == ("live", ["cuda", "cuda", "cpu"])
+    assert "speaks version 2 of the stream" in found.problem
+    assert "update Understudy here" in (host.detail or "")
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize(("recording", "name"), [("older.jsonl", None), ("newer.jsonl", "B300")])
+def test_an_older_or_newer_writer_of_this_version_is_read(
+    gpu_box: Callable[..., Sshd], recording: str, name: str | None
+) -> None:
+    engine = f"sh -c 'cat {GOLDEN / recording}; sleep 60' #"
+    host = RemoteHost("gpu-box", host_of(gpu_box(), engine=engine))
+    found = follow(host, lambda heard: "devices" in heard)["devices"]
+    assert (found.name, host.problem) == ("gpu-box", None)
+    assert name is None or found.devices[0].name == name
+
+
+@pytest.mark.fault(49)
+def test_a_driver_that_hangs_there_is_said_and_the_rest_shown(
+    gpu_box: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "SCRIPT", remote.SCRIPT.replace("-k 1 5", "-k 1 1"))
+    server = gpu_box("#!/bin/sh\nexec sleep 60\n")
+
+    async def look() -> Devices:
+        host = RemoteHost("gpu-box", host_of(server))
+        try:
+            return await host.sample()
+        finally:
+            await host.close()
+
+    found = asyncio.run(look())
+    assert (found.state, [device.kind for device in found.devices]) == ("live", ["cpu"])
+    assert "has not answered for" in (found.problem or "")
 
 
 def test_the_devices_verb_shows_the_other_host(
