@@ -11,7 +11,7 @@ SCRIPT = f"""
 T=""; command -v timeout >/dev/null 2>&1 && T="timeout -k 1 {GPU_LIMIT_S}"
 if command -v nvidia-smi >/dev/null 2>&1; then
 echo @gpu
-$T nvidia-smi --query-gpu=index,name,memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw,enforced.power.limit,uuid --format=csv,noheader,nounits 2>&1 || { HUNG=$?; echo "@failed $HUNG"; }
+$T nvidia-smi --query-gpu=index,name,memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw,enforced.power.limit,uuid --format=csv,noheader,nounits 2>&1 || {{ HUNG=$?; echo "@failed $HUNG"; }}
 echo @processes
 [ -n "$HUNG" ] || $T nvidia-smi --query-compute-apps=gpu_uuid,pid,used_memory,process_name --format=csv,noheader,nounits 2>/dev/null
 fi

@@ -225,7 +225,8 @@ class FileSource:
     def _gate_files(self) -> list[Path]:
         state = [self._workspace.state / f"{name}.json" for name in ("last_ab", "taken_down", "rejected")]
         pointers = [pointer_path(self._workspace, slot) for slot in SLOTS]
-        return [*pointers, self._workspace.comparisons, *state]
+        live = sorted((self._workspace.root / "shadow").glob("*/*.json*"))  # counts and labels of live requests
+        return [*pointers, self._workspace.comparisons, *state, *live]
 
     def _read_progress(self) -> Progress:
         runs = [run for _, run in self._runs.values()]

@@ -23,6 +23,11 @@ def slots(workspace: Workspace, settings: Settings) -> Iterator[Check]:
         yield from _release(workspace, slot)
 
 
+def releases(workspace: Workspace) -> Iterator[Check]:
+    for slot in SLOTS:
+        yield from _release(workspace, slot)
+
+
 def _port(workspace: Workspace, settings: Settings, slot: str) -> Iterator[Check]:
     title, port = TITLES[slot], settings.port(slot)
     stats = slot_stats(workspace, slot)

@@ -13,7 +13,8 @@ from engine.config import Settings
 from engine.errors import UnderstudyError
 from engine.release.slots import read_pointer
 from engine.store.workspace import SLOTS, TITLES, Workspace
-from engine.sync.source import Source, Unreadable, open_source
+from engine.sync.factory import open_source
+from engine.sync.source import Source, Unreadable
 from engine.watch.checkup.check import Check, size
 
 NORMAL_BYTES = (4_000_000, 12_000_000)  # the documents' size of a LiteCNN checkpoint
@@ -23,7 +24,7 @@ def source(workspace: Workspace, settings: Settings) -> Iterator[Check]:
     if settings.source.kind == "ssh":
         yield from _key(settings)
     try:
-        with open_source(workspace, settings) as place:
+        with open_source(settings) as place:
             entries = place.listing()
             yield Check("source", f"{place.name}: {len(entries)} files seen")
             choice = choose(entries, time.time())
@@ -95,7 +96,7 @@ def _rights(settings: Settings, place: Source, best: Candidate) -> Iterator[Chec
 
 def _hash(workspace: Workspace, place: Source, best: Candidate) -> Iterator[Check]:
     try:
-        seen = place.digest(best.path)
+        seen, md5 = place.look(best.path), place.md5(best.path)
     except Unreadable as error:
         yield Check("checkpoint hash", f"{best.path} cannot be read: {error}", "fail", "mend it at the source")
         return
@@ -105,6 +106,6 @@ def _hash(workspace: Workspace, place: Source, best: Candidate) -> Iterator[Chec
         except UnderstudyError:
             continue  # the slots' own check says so
         if pointer and pointer.checkpoint.sha256 == seen.sha256:
-            yield Check("checkpoint hash", f"{seen.md5[:8]}, not changed: {TITLES[slot]} holds it")
+            yield Check("checkpoint hash", f"{md5[:8]}, not changed: {TITLES[slot]} holds it")
             return
-    yield Check("checkpoint hash", f"{seen.md5[:8]} is new; the next sync takes it", "note")
+    yield Check("checkpoint hash", f"{md5[:8]} is new; the next sync takes it", "note")
