@@ -83,7 +83,7 @@ def text(result: dict[str, Any]) -> str:
         low, high = result["difference_ci95"]
         lines += [
             f"  difference {_points(result['difference'])} points, 95% interval {_points(low)} to {_points(high)}; "
-            f"p {result['p_value']:.3g} (mid-p), exact {result['exact_p']:.3g}",
+            + _figures(result),
             f"  both right {result['both_right']:,}, only AS-IS {result['asis_only']:,}, "
             f"only TO-BE {result['tobe_only']:,}, both wrong {result['both_wrong']:,}",
             f"  {_needed(result)}",
@@ -103,6 +103,13 @@ def _slot_line(result: dict[str, Any], slot: str) -> str:
     if not result["n"]:
         return f"{name}: release {side['release'][:8]}"
     return f"{name}: accuracy {side['accuracy'] * 100:.2f}% ({side['correct']}/{result['n']})"
+
+
+def _figures(result: dict[str, Any]) -> str:
+    """The figures that may be read here: a p-value says nothing at a moment that the counts have chosen."""
+    if result["until_decided"] or result["status"] != "completed":
+        return f"e-value {result['e_value']:.3g} of these images alone"
+    return f"p {result['p_value']:.3g} (mid-p), exact {result['exact_p']:.3g}"
 
 
 def _points(fraction: float) -> str:

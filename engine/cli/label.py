@@ -62,14 +62,15 @@ def label(
             _emit_list(session, labels, limit)
             return
         classes = _classes(session, labels)
+        given: list[tuple[Item, str | None]] = []
         if table_file is not None:
-            given = [(_item(labels, one), _class(name, classes)) for one, name in _rows(Path(table_file))]
+            given += [(_item(labels, one), _class(name, classes)) for one, name in _rows(Path(table_file))]
         elif words:
-            given = [(_item(labels, words[0]), _class(words[1], classes))]
+            given.append((_item(labels, words[0]), _class(words[1], classes)))
         else:
             chosen = skip if skip is not None else neither
             assert chosen is not None
-            given = [(_item(labels, chosen), None if skip is not None else "")]
+            given.append((_item(labels, chosen), None if skip is not None else ""))
         labels.draw()
         for item, name in given:
             labels.mark(item, name)

@@ -40,8 +40,8 @@ from engine.store.workspace import Workspace
 log = logging.getLogger("understudy.serving")
 
 _CHECK_S = 5.0  # how often TO-BE is asked what it serves, and how long one that cannot answer is left alone
-_WRITE_S = 5.0
-_PAUSE_S = 0.1
+_WRITE_S = 1.0
+_PAUSE_S = 1.0
 _REMEMBERED = 50_000  # images that are known to have been mirrored: an image counts once
 _MOST_FAILURES = 5  # in a row, and TO-BE is left alone for a while
 
@@ -57,8 +57,9 @@ class Shadow:
         self._workspace, self._settings = workspace, settings
         self._host = "127.0.0.1" if host in ("0.0.0.0", "", "::") else host
         self._queue: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
-        self._waiting_bytes = 0
-        self._passed_over = 0
+        # Each is written by one thread alone: what waits is the difference.
+        self._offered_bytes = self._taken_bytes = 0
+        self._passed_over = self._passed_over_told = 0
         self._open = settings.share > 0
         self._closing = False
         self._target: tuple[str, int] | None = None  # TO-BE's release and port
@@ -85,10 +86,11 @@ class Shadow:
         if not self._open or random.random() >= self._settings.share:
             return
         bound = self._settings
-        if self._queue.qsize() >= bound.waiting or self._waiting_bytes + len(image) > bound.waiting_bytes:
+        waiting_bytes = self._offered_bytes - self._taken_bytes
+        if self._queue.qsize() >= bound.waiting or waiting_bytes + len(image) > bound.waiting_bytes:
             self._passed_over += 1
             return
-        self._waiting_bytes += len(image)
+        self._offered_bytes += len(image)
         self._queue.put((image, answer.body))
 
     def close(self, timeout_s: float = 3.0) -> None:
@@ -102,8 +104,8 @@ class Shadow:
         while not self._closing:
             try:
                 self._next()
-            except (UnderstudyError, OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-                log.exception("shadow traffic: an image was lost")
+            except (UnderstudyError, OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("shadow traffic: an image was lost (%s: %s)", type(error).__name__, error)
                 time.sleep(_PAUSE_S)
         with contextlib.suppress(OSError):
             self._write(now=True)
@@ -119,7 +121,7 @@ class Shadow:
         if taken is None:
             return
         image, answer = taken
-        self._waiting_bytes -= len(image)
+        self._taken_bytes += len(image)
         self._look_at_tobe()
         if self._target is not None and not self._closing:
             self._mirror(image, json.loads(answer + b"}"))  # a worker leaves the brace to whoever adds the latency
@@ -168,22 +170,31 @@ class Shadow:
 
     def _ask(self, image: bytes, port: int) -> dict[str, Any] | None:
         """TO-BE's answer, or None where it gives none in time."""
+        reused = self._connection is not None
         try:
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection(self._host, port, timeout=self._settings.timeout_s)
-            headers = {"content-type": "application/octet-stream"}
-            self._connection.request("POST", "/predict?top_k=1", image, headers)
-            response = self._connection.getresponse()
-            body = response.read()
-            if response.status == 200:
-                self._failures = 0
-                return dict(json.loads(body))
+            try:
+                found = self._post(image, port)
+            except (ConnectionError, http.client.RemoteDisconnected):
+                self._disconnect()
+                if not reused:
+                    raise
+                found = self._post(image, port)  # the server had closed a connection that was idle for long
         except (OSError, http.client.HTTPException, ValueError):
             self._disconnect()
-        self._failures += 1
-        if self._failures % _MOST_FAILURES == 0:
+            found = None
+        self._failures = 0 if found else self._failures + 1
+        if found is None and self._failures % _MOST_FAILURES == 0:
             self._target, self._check_at = None, time.monotonic() + _CHECK_S
-        return None
+        return found
+
+    def _post(self, image: bytes, port: int) -> dict[str, Any] | None:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(self._host, port, timeout=self._settings.timeout_s)
+        headers = {"content-type": "application/octet-stream"}
+        self._connection.request("POST", "/predict?top_k=1", image, headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        return dict(json.loads(body)) if response.status == 200 else None
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -207,7 +218,8 @@ class Shadow:
         if self._counts is None or not self._unwritten or (not now and time.monotonic() < self._write_at):
             return
         self._write_at = time.monotonic() + _WRITE_S
-        passed, self._passed_over = self._passed_over, 0
-        self._counts.passed_over += passed
+        passed_over = self._passed_over
+        self._counts.passed_over += passed_over - self._passed_over_told
+        self._passed_over_told = passed_over
         write_counts(self._workspace, self._counts)
         self._unwritten = False

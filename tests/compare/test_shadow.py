@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,6 +83,36 @@ def test_what_differs_is_counted_kept_and_given_to_label(
     for item in labels.items.values():
         content = image_path(workspace, asis, tobe, item.id).read_bytes()
         assert hashlib.sha256(content).hexdigest() == item.sha256
+
+
+def test_from_traffic_to_a_promotion_by_labels_alone(
+    workspace: Workspace, start: Callable[..., Served], tmp_path: Path
+) -> None:
+    """No labelled set at all: traffic, forty labels from a CSV, and the gate says what opened it."""
+    served = start("shadow.keep=true")
+    asis, tobe = releases(workspace)
+    for content in (*shades(STRONG, 100), *shades(PALE, 40)):
+        served.predict(content)
+        time.sleep(0.005)  # about as fast as TO-BE answers: what it is too slow for is passed over
+    until(lambda: read_counts(workspace, asis, tobe).mirrored >= 120, "the traffic mirrored")
+    config = workspace.root.parent / f"all-{served.port}.toml"
+    command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+
+    def engine(*words: str) -> dict[str, Any]:
+        done = subprocess.run([*command, *words, "--json"], capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 3), done.stderr
+        return dict(json.loads(done.stdout))
+
+    closed = engine("promote")
+    assert not closed["promoted"]
+    waiting = engine("label", "--limit", "999")["items"]
+    rows = tmp_path / "labels.csv"
+    rows.write_text("id,label\n" + "".join(f"{item['id']},red\n" for item in waiting))
+    assert engine("label", "--import", str(rows))["live"]["tobe_only"] == len(waiting)
+    promoted = engine("promote")
+    assert (promoted["promoted"], promoted["forced"]) == (True, False)
+    assert f"{len(waiting)} labelled of" in promoted["reason"]
+    assert served.predict(shades(PALE, 1)[0]).json()["label"] == "red"
 
 
 def test_counts_go_on_after_a_restart_and_nothing_is_kept_unless_asked(
