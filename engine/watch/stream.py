@@ -162,8 +162,8 @@ class _Watch:
         for part in [part for part in self._parts if part[0] == found.source and part[1] not in found.problems]:
             del self._parts[part]
         for kind, problem in found.problems.items():
-            part = self._parts.setdefault((found.source, kind), _Heard(heard.at, "stale", timestamp()))
-            part.problem = problem
+            missing = self._parts.setdefault((found.source, kind), _Heard(heard.at, "stale", timestamp()))
+            missing.problem = problem
 
     def _say_all(self) -> None:
         for name, heard in self._heard.items():
