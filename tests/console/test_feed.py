@@ -135,7 +135,8 @@ def test_another_version_is_said_in_words(tmp_path: Path) -> None:
         feed.stop()
 
 
-async def test_the_app_says_offline_keeps_the_last_figures_and_revives(make_app: MakeApp) -> None:
+@pytest.mark.parametrize("state", ["stale", "offline"])
+async def test_the_app_says_so_keeps_the_last_figures_and_revives(make_app: MakeApp, state: str) -> None:
     class Given:
         state = "live"
         problem = ""
@@ -153,11 +154,11 @@ async def test_the_app_says_offline_keeps_the_last_figures_and_revives(make_app:
     given = Given()
     app.feed = given  # type: ignore[assignment]
     async with app.run_test(size=(120, 40)) as pilot:
-        given.state, given.problem = "offline", "ssh: connection lost"
+        given.state, given.problem = state, "ssh: connection lost"
         given.wake()
         await pilot.pause()
         shown = screen_text(app)
-        assert "offline" in shown
+        assert state in shown
         assert "connection lost" in shown
         assert "a3f9c1e2" in shown
         await pilot.press("p")
@@ -165,7 +166,7 @@ async def test_the_app_says_offline_keeps_the_last_figures_and_revives(make_app:
         given.state, given.problem = "live", ""
         given.wake()
         await pilot.pause()
-        assert "offline" not in screen_text(app)
+        assert state not in screen_text(app)
 
 
 def test_each_kind_grows_stale_by_itself() -> None:

@@ -103,6 +103,7 @@ def test_each_gpu_with_what_it_supports(driver: Callable[..., None], nvml: Nvml)
     assert not first.stale
 
 
+@pytest.mark.fault(49)
 def test_a_driver_that_hangs_leaves_the_last_good_figures_marked_stale(
     driver: Callable[..., None], nvml: Nvml
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_driver_that_hangs_leaves_the_last_good_figures_marked_stale(
     assert time.monotonic() - began < 0.2
 
 
+@pytest.mark.fault(49)
 def test_it_revives_by_itself(driver: Callable[..., None], nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.devices.nvml.RETRY_S", 0.0)
     nvml.sample()
@@ -133,6 +135,7 @@ def test_it_revives_by_itself(driver: Callable[..., None], nvml: Nvml, monkeypat
     assert nvml.problem is None
 
 
+@pytest.mark.fault(49)
 def test_a_gpu_that_fell_off_the_bus_does_not_hide_the_others(driver: Callable[..., None], nvml: Nvml) -> None:
     driver("lost")
     first, second = nvml.sample()
