@@ -36,6 +36,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("serve", "serve", "Serve the slots in the background, until they are stopped", ("S",), "Do", True),
     Action("hold", "hold", "Keep TO-BE as it is, or let it change again", ("H",), "Do", True),
     Action("reject", "reject", "Never deploy TO-BE's release again", ("X",), "Do", True),
+    Action("label", "label", "Label live requests on which the slots differ", ("c",), "Do", True),
     Action("pane_devices", "devices", "Go to devices", ("1",), "Panes"),
     Action("pane_training", "training", "Go to training", ("2",), "Panes"),
     Action("pane_checkpoints", "checkpoints", "Go to checkpoints", ("3",), "Panes"),

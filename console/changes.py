@@ -12,6 +12,7 @@ from console.panes import checkpoints, training
 from console.sheets.asking import Ask
 from console.sheets.base import Field
 from console.sheets.choosing import Choice, Choose
+from console.sheets.label import Label
 from console.sheets.slots import Promote, Rollback
 from console.widgets.rows import Row
 from console.words import _
@@ -107,6 +108,11 @@ def deploy(desk: Desk) -> None:
         Row(one.path, "dim"),
     ]
     desk.open_sheet(Ask(desk, _("Deploy"), lines, _("Deploy"), lambda _sheet: ("deploy", one.path)))
+
+
+def label(desk: Desk) -> None:
+    orders.comparable(desk.view())
+    desk.open_sheet(Label(desk))
 
 
 def serve(desk: Desk) -> None:

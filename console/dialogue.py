@@ -156,6 +156,32 @@ def deploy(table: Table) -> Talk:
     return table.run_engine("deploy", one.path)
 
 
+def label(table: Table) -> Talk:
+    """`ID CLASS`; `ID skip` and `ID neither` pass it over; nothing lists those that wait."""
+    orders.comparable(table.view())
+    answer = yield Question(
+        [_("which request, and its class? e.g. 3f2a cat, 3f2a skip, 3f2a neither (empty: list those that wait)")],
+        optional=True,
+    )
+    request, _blank, name = answer.partition(" ")
+    if not request:
+        return table.ask_engine("label", "--limit", "24", tell=_waiting)
+    if name in ("skip", "neither"):
+        return table.run_engine("label", f"--{name}", request)
+    if not name:
+        raise Refused(_("a class is missing"))
+    return table.run_engine("label", request, name)
+
+
+def _waiting(answer: dict[str, Any]) -> list[str]:
+    items = answer.get("items") or []
+    lines = [
+        f"{one.get('id')}  {_('or').join(' ' + str(said.get('label')) + ' ' for said in one.get('answers') or [])}"
+        for one in items
+    ]
+    return [line.rstrip() for line in lines] or [_("no request waits for a label")]
+
+
 def serve(table: Table) -> Talk:
     down = orders.down_slots(table.view())
     yield from _yes([f"{_('Serves')} {' '.join('AS-IS' if name == 'asis' else 'TO-BE' for name in down)}"])
@@ -277,6 +303,6 @@ def _log(answer: dict[str, Any]) -> list[str]:
 
 TALKS: dict[str, Callable[[Table], Talk | list[str]]] = {
     "sync": sync, "ab": ab, "promote": promote, "rollback": rollback, "undo": undo, "train": train, "stop": stop,
-    "resume": resume, "deploy": deploy, "serve": serve, "hold": hold, "reject": reject, "open": details,
+    "resume": resume, "deploy": deploy, "serve": serve, "hold": hold, "reject": reject, "label": label, "open": details,
     "subject": subject, "images": images, "log": log, "filter": choose_filter, "mark": mark, "copy": copy,
 }  # fmt: skip

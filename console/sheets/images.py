@@ -40,7 +40,7 @@ class Images(Sheet):
         self.state = problem
         self.total = int(answer.get("total") or 0)
         for one in answer.get("images") or []:
-            self.pictures.append((_picture(one, self.desk.view()), one))
+            self.pictures.append((picture(one, self.desk.view()), one))
         if not problem and not self.pictures:
             self.state = _("the slots agree on every image, or nothing was compared")
         if self.is_mounted:
@@ -80,7 +80,7 @@ class Images(Sheet):
         self.key("right" if self.first + self._here < len(self.pictures) else "home")
 
 
-def _picture(one: dict[str, Any], view: View) -> list[Row]:
+def picture(one: dict[str, Any], view: View) -> list[Row]:
     """The half-blocks of an image, or why there are none."""
     try:
         rgb = base64.b64decode(str(one["rgb"]), validate=True)

@@ -288,6 +288,27 @@ async def test_the_images_are_drawn_and_paged(make_app: MakeApp) -> None:
         assert "differing was asked" in screen_text(app)
 
 
+async def test_live_requests_are_labelled_one_after_the_other(make_app: MakeApp) -> None:
+    app = make_app()
+    assert isinstance(app.commands, Started)
+    waiting = {"id": "3f2ac0de", "answers": [{"label": "cat"}, {"label": "dog"}]}
+    app.commands.answers["label"] = {**waiting, "items": [waiting], "live": {"waiting": 12}}
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("c")
+        await pilot.pause()
+        assert "12 wait" in screen_text(app)
+        await pilot.press("2")
+        await pilot.press("s")
+        await pilot.press("tab", *"fox", "enter")
+        await pilot.pause()
+        app.commands.answers["label"] = {"items": []}
+        await pilot.press("shift+tab", "n")
+        await pilot.pause()
+        assert "no request waits" in screen_text(app)
+    marked = [words[1:-1] for words in app.commands.questions if words[1] not in ("--limit", "--show")]
+    assert marked == [["3f2ac0de", "dog"], ["--skip", "3f2ac0de"], ["3f2ac0de", "fox"], ["--neither", "3f2ac0de"]]
+
+
 async def test_the_log_of_the_last_command_is_chosen(make_app: MakeApp, tmp_path: Path) -> None:
     app = make_app()
     app.commands.last = tmp_path / "ab-1.log"

@@ -80,6 +80,8 @@ def test_every_action_is_a_word_or_only_for_a_screen() -> None:
         (["deploy 1", "yes"], ["deploy", "/home/love-lee/mycnn/checkpoints_cycle8/best_model_cycle8.pth"]),
         (["hold an audit"], ["hold", "--reason", "an audit"]),
         (["reject", "", "yes"], ["reject", NEW]),
+        (["label 3f2a cat"], ["label", "3f2a", "cat"]),
+        (["label 3f2a skip"], ["label", "--skip", "3f2a"]),
     ],
 )
 def test_what_a_screen_does_a_line_does(make_plain: MakePlain, said: list[str], command: list[str]) -> None:

@@ -75,6 +75,36 @@ def test_a_keymap_is_taken_and_its_faults_are_told(tmp_path: Path) -> None:
     assert load_keys(None) == default_keys()
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ('stop = "ctrl+q"', ":1: 'ctrl+q' never arrives here"),
+        ('stop = "ctrl+b"', ":1: 'ctrl+b' never arrives here: tmux takes it"),
+        ('\n\nstop = "escape"', ":3: 'escape' never arrives here: it always closes"),
+        ('stop = "hyper+x"', ":1: 'hyper+x' never arrives here"),
+        ('stop = "shift+a"', ":1: 'shift+a' never arrives here"),
+        ("stop = 7", ":1: 'stop' needs a key or a list of keys"),
+        ('stop = "k"', "'k' is both stop and up (its own key)"),
+        ('stop = ["v", "n"]\nimages = "n"', "'n' is both stop and images (line 2)"),
+        ("stop = ", "is not valid TOML"),
+    ],
+)
+def test_each_kind_of_fault_in_a_keymap(tmp_path: Path, content: str, fault: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(content + "\n")
+    with pytest.raises(UsageError) as caught:
+        load_keys(path)
+    assert fault in str(caught.value)
+
+
+def test_keys_that_changed_places_do_not_clash(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text('sync = "a"\nab = "s"\nimages = "alt+i"\nlog = "f2"\nfilter = ["/", "ctrl+f"]\n')
+    keys = load_keys(path)
+    assert (keys["sync"], keys["ab"]) == (("a",), ("s",))
+    assert keys["filter"] == ("slash", "ctrl+f")
+
+
 def test_options_of_the_line_win_over_the_file(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[console]\ntheme = "ember"\nkeymap = "keys.toml"\n')
@@ -92,7 +122,7 @@ def test_the_key_table_in_the_documents_is_the_registry() -> None:
 
 def test_neither_torch_nor_the_engine_is_imported() -> None:
     program = (
-        "import sys, console.app, console.deeds, console.changes, console.plain, console.sheets.details, console.__main__\n"
+        "import sys, console.app, console.deeds, console.changes, console.plain, console.sheets.images, console.sheets.label, console.sheets.details, console.__main__\n"
         "wrong = [n for n in sys.modules if n.split('.')[0] in ('torch', 'numpy', 'PIL', 'httpx', 'asyncssh', 'pydantic')]\n"
         "wrong += [n for n in sys.modules if n.startswith('engine.') and n.split('.')[1] not in ('protocol', 'errors')]\n"
         "print(wrong)"
