@@ -43,7 +43,7 @@ from tests.release.bundles import put
 WHAT = ("promote", "rollback", "sync", "deploy")
 FORCE = ("--force", "--reason", "chaos", "--json")
 _CONNECTIONS, _PAUSE_S = 4, 0.02
-_CALIBRATION, _NEW_CHECKPOINTS = 3, 0.3
+_CALIBRATION, _NEW_CHECKPOINTS = 5, 0.3
 
 
 @dataclass
@@ -128,7 +128,7 @@ def host(root: Path, releases: list[Release]) -> Iterator[Host]:
     ports = {"asis": free_port(), "tobe": free_port()}
     config = root / "config.toml"
     text = "".join(f"[servers.{slot}]\nport = {port}\n" for slot, port in ports.items())
-    config.write_text(f'{text}[source]\nsettle_s = 0.05\nroot = "{root / "source"}"\n')
+    config.write_text(f'{text}[bake]\nminutes = 0\n[source]\nsettle_s = 0.05\nroot = "{root / "source"}"\n')
     for slot, release in zip(("asis", "tobe"), releases, strict=True):
         put(workspace, slot, release)
     common = ("--config", str(config), "--workspace", str(workspace.root))
@@ -173,7 +173,7 @@ class Points:
         tally = self.tallies.setdefault(change.verb, Tally(change.verb))
         tally.points += 1
         late = tally.points % 2 == 0
-        usual = statistics.median(ran.tail_s if late else ran.seconds for ran in took)
+        usual = statistics.median(ran.tail_s if late else ran.seconds for ran in took[-_CALIBRATION:])
         moment = self.random.uniform(0, 1.05 * usual)
         first = host.commands.run(*change.words, kill_after_s=moment, watch=pointer if late else None)
         tally.killed += first.killed
@@ -184,7 +184,8 @@ class Points:
             tally.undone += 1
         where = f"{change.verb} killed {moment * 1e3:.1f} ms {'after the pointer' if late else 'in'} of {usual * 1e3:.1f}"
         self._either(tally, change, came, where)
-        again = host.commands.run(*change.words)
+        again = host.commands.run(*change.words, watch=pointer)
+        took += [ran for ran in (first, again) if ran.code == 0 and ran.tail_s]  # the whole change, as of late
         if again.code and not (again.code == 3 and came and "same release" in again.out):
             tally.repairs_by_hand += 1
             host.problems.append(f"{where}: the next {change.verb} says {again.code}: {again.err}{again.out}")

@@ -105,6 +105,7 @@ def test_a_file_that_may_not_be_read(engine: Engine, tmp_path: Path) -> None:
     assert "chmod 644" in result.json["error"]["hint"]
 
 
+@pytest.mark.fault(52)
 def test_hold_keeps_tobe_as_it_is(engine: Engine, used: Used) -> None:
     workspace, first, _ = used
     held = engine("hold", "--reason", "demo today", "--json").json
@@ -123,6 +124,7 @@ def test_hold_keeps_tobe_as_it_is(engine: Engine, used: Used) -> None:
     assert [kind for kind in kinds(workspace) if "held" in kind] == ["held", "unheld"]
 
 
+@pytest.mark.fault(52)
 def test_a_comparison_under_way_keeps_tobe(engine: Engine, used: Used) -> None:
     workspace, first, _ = used
     with hold(workspace.lock("compare"), "ab"):

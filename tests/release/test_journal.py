@@ -59,6 +59,7 @@ def check(workspace: Workspace, pair: tuple[str, str], *, promoted: bool) -> Non
     assert verify_events(workspace) is None
 
 
+@pytest.mark.fault(4, 5)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", [*BEFORE_POINTER, "pointer", *AFTER_POINTER])
 def test_a_kill_at_any_step_is_finished_or_undone(
@@ -185,6 +186,7 @@ def test_a_recovery_never_finishes_with_a_damaged_release(workspace: Workspace, 
         check(workspace, pair, promoted=False)
 
 
+@pytest.mark.fault(37)
 def test_two_backups_within_a_second_take_two_names(workspace: Workspace) -> None:
     releases = [make_release(workspace, name) for name in ("one", "two", "three", "four")]
     names = [put(workspace, "asis", release) for release in releases]
@@ -195,6 +197,7 @@ def test_two_backups_within_a_second_take_two_names(workspace: Workspace) -> Non
         assert sha256_file(workspace.backups / name) == release.id
 
 
+@pytest.mark.fault(39)
 def test_one_proceeds_the_other_is_busy_and_named(workspace: Workspace, pair: tuple[str, str]) -> None:
     entered, leave = threading.Event(), threading.Event()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,6 +176,19 @@ def test_force_needs_a_reason_and_skips_no_safety_check(
     assert engine("reject", "ffffffff").code == 2
 
 
+@pytest.mark.fault(32)
+def test_a_candidate_deployed_after_its_comparison_is_refused(
+    engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
+) -> None:
+    compare(workspace, pair, tobe_only=40, asis_only=5)
+    assert engine("promote", "--dry-run", "--json").code == 0
+    put(workspace, "tobe", make_release(workspace, "another", cycle=3))
+    before = state(workspace)
+    refused = engine("promote", "--json")
+    assert (refused.code, refused.json["promoted"]) == (3, False)
+    assert state(workspace) == before
+
+
 def test_a_candidate_that_changed_since_it_was_looked_at_is_refused(
     engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
 ) -> None:
@@ -227,6 +242,7 @@ def backup(workspace: Workspace, pair: tuple[Release, Release], port: int, confi
     return workspace.backups / name
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize("how", ["altered", "truncated", "emptied", "swapped"])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_damaged_backup_is_refused_and_the_good_ones_are_listed(
@@ -265,6 +281,7 @@ def test_a_backup_brings_its_release_back(
     assert backup.is_file()
 
 
+@pytest.mark.fault(36)
 def test_names_that_are_no_backups(engine: Engine, workspace: Workspace, backup: Path, port: int) -> None:
     outside = workspace.root / f"model_{port}_backup_20260101_000000.bin"
     outside.write_bytes(backup.read_bytes())
@@ -291,6 +308,7 @@ def test_names_that_are_no_backups(engine: Engine, workspace: Workspace, backup:
     assert [entry["name"] for entry in engine("rollback", "--json").json["backups"]] == [backup.name]
 
 
+@pytest.mark.fault(37)
 def test_two_promotions_at_once(workspace: Workspace, pair: tuple[Release, Release], config: Path) -> None:
     command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
     command += ["promote", "--force", "--reason", "x", "--json"]
@@ -308,6 +326,51 @@ def test_two_promotions_at_once(workspace: Workspace, pair: tuple[Release, Relea
         assert child.returncode != 4 or json.loads(out)["error"]["kind"] in ("busy", "comparing")
 
 
+def _small_disk(folder: Path) -> bool:
+    """A file system of 20 MB on `folder`, where this account may mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.fault(7)
+def test_a_full_disk_ends_a_promotion_before_or_cleanly(tmp_path: Path, config: Path) -> None:
+    """A real full file system: no room for the backup is said up front, none at all leaves all as it was."""
+    disk = tmp_path / "disk"
+    if os.geteuid() != 0 or not _small_disk(disk):
+        pytest.skip("mounting a file system needs root")
+    try:
+        workspace = Workspace(disk / "workspace")
+        old, new = make_release(workspace, "old"), make_release(workspace, "new", cycle=2)
+        put(workspace, "asis", old)
+        put(workspace, "tobe", new)
+        command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
+        for room, kinds in ((8_000_000, {"disk_full"}), (0, {"disk", "disk_full", "os"})):
+            filler = disk / "filler"
+            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+            with contextlib.suppress(OSError), filler.open("ab") as stream:
+                stream.write(bytes(free - room))
+            before = state(workspace)
+            done = subprocess.run(
+                [*command, "promote", "--force", "--reason", "x", "--json"],
+                cwd=PROJECT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 1, done.stdout
+            assert json.loads(done.stdout)["error"]["kind"] in kinds, done.stdout
+            after = state(workspace)
+            assert {**after, str(workspace.events): b""} == {**before, str(workspace.events): b""}
+        filler.unlink()
+        done = subprocess.run([*command, "promote", "--force", "--reason", "x"], cwd=PROJECT, check=False)
+        assert done.returncode == 0 if shutil.disk_usage(disk).free > 17_000_000 else done.returncode == 1
+        assert verify_events(workspace) is None
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+@pytest.mark.fault(7)
 def test_a_disk_that_fills_up_in_the_backup_leaves_everything_as_it_was(
     workspace: Workspace, config: Path
 ) -> None:
@@ -336,6 +399,7 @@ def test_a_disk_that_fills_up_in_the_backup_leaves_everything_as_it_was(
     assert not workspace.journal.exists()
 
 
+@pytest.mark.fault(39)
 def test_who_holds_the_slots_is_named_and_wait_waits(
     engine: Engine, workspace: Workspace, backup: Path, config: Path
 ) -> None:

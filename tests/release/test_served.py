@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
+import onnx
 import pytest
 
 from engine.config import load_settings
@@ -19,6 +21,8 @@ from engine.store.events import read_events
 from engine.store.workspace import Workspace
 from tests.conftest import PROJECT, Result
 from tests.release.bundles import make_release, put
+from tests.serving.releases import colour_net
+from tests.serving.releases import make_release as servable
 
 Engine = Callable[..., Result]
 
@@ -59,6 +63,7 @@ def test_the_server_follows_a_promotion_and_a_rollback(
     assert (back.json["live"], served(config)) == (True, before)
 
 
+@pytest.mark.fault(31)
 def test_a_release_that_does_not_load_leaves_the_old_one(
     engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes], config: Path
 ) -> None:
@@ -78,6 +83,38 @@ def test_a_release_that_does_not_load_leaves_the_old_one(
     assert (alert["kind"], alert["subject"]) == ("alert", "AS-IS"), "said once, however often it is tried"
 
 
+def failing_on_black() -> bytes:
+    """A net that answers noise, on which a worker warms up, and gives NaN to a black image: the root of -0.1."""
+    model = onnx.load_from_string(colour_net())
+    graph = model.graph
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1.9], np.float32), "shift"))
+    at = next(index for index, node in enumerate(graph.node) if node.op_type == "Gemm")
+    graph.node[at].input[0] = "rooted"
+    flat = graph.node[at - 1].output[0]
+    graph.node.insert(at, onnx.helper.make_node("Sqrt", ["shifted"], ["rooted"]))
+    graph.node.insert(at, onnx.helper.make_node("Add", [flat, "shift"], ["shifted"]))
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.fault(30)
+def test_a_release_that_fails_its_clients_after_the_swap_goes_back_by_itself(
+    engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes], config: Path
+) -> None:
+    workspace = used[0]
+    before = served(config)
+    put(workspace, "tobe", servable(workspace, "bad", net=failing_on_black()))
+    failed = engine("promote", "--force", "--reason", "test", "--json")
+    assert (failed.code, failed.json["error"]["kind"]) == (1, "unhealthy"), failed.out
+    pointer = read_pointer(workspace, "asis")
+    assert pointer is not None
+    assert (served(config), pointer.release) == (before, before)
+    assert not list(workspace.backups.glob("*"))
+    assert not workspace.journal.exists()
+    last = read_events(workspace)[-1]
+    assert (last["kind"], last["detail"]["verb"]) == ("alert", "promote")
+
+
+@pytest.mark.fault(30)
 def test_a_server_that_dies_leaves_a_whole_slot(
     engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes]
 ) -> None:
