@@ -71,11 +71,14 @@ def wire(seconds: float) -> Iterator[Figure]:
 
 def keys(seconds: float) -> Iterator[Figure]:
     """First paint, arrows and panes, with a live recording."""
-    paints = []
-    for _ in range(3):
-        with Terminal(["--replay", str(EVENING)], 120, 40) as console:
-            paints.append(console.until(b"a3f9c1e2"))
-    yield Figure("first paint, filled (best of 3)", 1000 * min(paints), "ms", 400)
+    yield Figure(
+        "first paint, filled from a recording", 1000 * _paint(["--replay", str(EVENING)], b"a3f9c1e2"), "ms", 400
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        make_workspace(Path(folder), **SMALL)
+        live = ["--workspace", folder]
+        yield Figure("first paint, live", 1000 * _paint(live, b"UNDERSTUDY"), "ms", 400)
+        yield Figure("filled from a cold engine", 1000 * _paint(live, b"best_model_cycle2"), "ms", 1000)
     with Terminal(["--replay", str(EVENING)], 120, 40) as console:
         console.drain(2)
         yield from _keys(console, "live", 50, 100)
@@ -153,15 +156,25 @@ def large(seconds: float) -> Iterator[Figure]:
                 f"large: {verb}{' (second)' if verb == 'checkpoints' else ''}", time.monotonic() - began, "s"
             )
         yield from _feed(folder, seconds, "large workspace")
-        with Terminal(["--workspace", folder], 120, 40) as console:
-            yield Figure("large: first paint", 1000 * console.until(b"UNDERSTUDY"), "ms", 400)
-            yield Figure("large: filled from a cold engine", console.until(b"10,000"), "s")
+        live = ["--workspace", folder]
+        yield Figure("large: first paint, live", 1000 * _paint(live, b"UNDERSTUDY"), "ms", 400)
+        with Terminal(live, 120, 40) as console:
+            yield Figure("large: until all 10,000 checkpoints are counted", console.until(b"10000"), "s")
             console.drain(WARM_S)
             rate, busy = console.watch(seconds)
             yield Figure("large: wire", rate, "B/s", 5000)
             yield Figure("large: CPU", 100 * busy, "%", 1.5)
             yield Figure("large: memory", console.rss_mb, "MB", 90)
             yield from _keys(console, "large", 50, 100)
+
+
+def _paint(words: list[str], wanted: bytes) -> float:
+    """Seconds until `wanted` is on the wire, the best of three: whatever else runs here only makes it longer."""
+    found = []
+    for _ in range(3):
+        with Terminal(words, 120, 40) as console:
+            found.append(console.until(wanted))
+    return min(found)
 
 
 def _keys(console: Terminal, case: str, arrow_ms: float, pane_ms: float, times: int = 40) -> Iterator[Figure]:
