@@ -18,6 +18,7 @@ from engine.config import Loaded, Settings, load_settings, mask
 from engine.config.load import OVERRIDE, portable_overrides
 from engine.errors import UnderstudyError, UsageError
 from engine.store.logfile import MAX_BYTES, LogFile, is_open_on
+from engine.store.schema import ensure
 from engine.store.workspace import Workspace
 
 _AS_SETTING = {"--device": "device.prefer", "--workspace": "workspace"}
@@ -49,7 +50,9 @@ class Session:
             raise UsageError(
                 f"the workspace {root} is not a folder", "check its path; --workspace DIR gives another"
             )
-        return Workspace(root)
+        found = Workspace(root)
+        ensure(found)
+        return found
 
     def emit(self, value: dict[str, Any], text: str | Callable[[dict[str, Any]], str] | None = None) -> None:
         """The verb's result: with --json the object on one line, else `text` for people."""
@@ -68,7 +71,7 @@ class Session:
     def log_to(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
         """From now on what is said to people, results and the error at the end too, also goes to this log file."""
         log = LogFile(path, max_bytes)
-        if is_open_on(path, sys.stdout.fileno()):  # cron's line sends it there
+        if is_open_on(path, sys.stdout):  # cron's line sends it there
             log.turn_over()
         else:
             self.log = log
@@ -149,7 +152,7 @@ class Verb(click.Command):
         try:
             return self.callback(session, *([positionals] if takes_words else []), **ctx.params)
         except UnderstudyError as error:
-            if session.log and not is_open_on(session.log.path, sys.stderr.fileno()):
+            if session.log and not is_open_on(session.log.path, sys.stderr):
                 session.log.line(f"error: {error}")
             raise
         finally:

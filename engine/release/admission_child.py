@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-AGREEMENT = 1e-4  # largest difference of a probability between torch and the converted model
 _PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 _MAX_VALUES, _MAX_DEPTH = 500_000, 64
 
@@ -92,7 +91,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _check_extent(content: dict[str, Any]) -> None:
     """Refuse what few bytes blow up: a list that holds another twice, which holds another twice, and so on."""
-    left, waiting = _MAX_VALUES, [(content, 0)]
+    left = _MAX_VALUES
+    waiting: list[tuple[Any, int]] = [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
         inner = list(value.values()) if isinstance(value, dict) else value
@@ -258,6 +258,8 @@ def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
     import numpy as np
     import onnxruntime
 
+    from engine.release.convert import disagreement
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -273,11 +275,10 @@ def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
             "take the number of images from x.shape[0] as it is: no int(), no fixed number",
         ) from None
     for size, answers in answers_of.items():
-        difference = float(np.abs(np.concatenate(answers) - wanted).max())
-        if not difference <= AGREEMENT:
+        if difference := disagreement(wanted, np.concatenate(answers)):
             raise Refusal(
                 "agreement",
-                f"answers differently once converted (by {difference:.2g} at batch {size}, {AGREEMENT:g} is allowed)",
+                f"answers differently once converted (at batch {size}: {difference})",
                 "look for layers that behave by batch or by chance",
             )
 

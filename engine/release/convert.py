@@ -16,6 +16,8 @@ import torch
 
 OPSET = 18
 INPUT, OUTPUT = "image", "probabilities"
+CLOSENESS = 1e-4  # fp32: largest difference of a probability between torch and the converted model
+AGREEMENT = 0.97  # int8: least share of images on which both name the same class
 
 
 class Probabilities(torch.nn.Module):
@@ -136,3 +138,18 @@ def golden_pixels(img_size: int) -> np.ndarray:
     spots = (127.5 + 127.5 * np.multiply.outer(wave, wave))[..., None] * np.array([1.0, 0.6, 0.3])
     black, white = np.zeros_like(noise), np.full_like(noise, 255)
     return np.stack([black, white, gradient, noise, blocks, spots]).astype(np.uint8)
+
+
+def disagreement(wanted: np.ndarray, answers: np.ndarray, precision: str = "fp32") -> str | None:
+    """How a converted model's probabilities [images, classes] differ more than its precision allows, or None.
+
+    An fp32 model must be close in every number. Quantised weights move every number a little, so an int8
+    model must name the same class on enough images, and its numbers must be finite.
+    """
+    if not np.isfinite(answers).all():
+        return "gives NaN or Inf"
+    if precision == "fp32":
+        difference = float(np.abs(answers - wanted).max())
+        return None if difference <= CLOSENESS else f"by {difference:.2g}, {CLOSENESS:g} is allowed"
+    share = float((answers.argmax(1) == wanted.argmax(1)).mean())
+    return None if share >= AGREEMENT else f"the same class on {share:.2%} of images, {AGREEMENT:.0%} are needed"

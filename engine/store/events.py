@@ -40,6 +40,8 @@ KINDS = (
     "alert",
     "started",
     "stopped",
+    "migrated",
+    "restored",
 )
 GENESIS = "0" * 64
 _FIELDS = frozenset(("id", "at", "actor", "host", "kind", "subject", "detail", "prev", "hash"))
@@ -132,7 +134,8 @@ def verify_events(workspace: Workspace, head: str | None = None) -> str | None:
     """
     name = workspace.events.name
     lines = workspace.events.read_bytes().split(b"\n")[:-1] if workspace.events.exists() else []
-    link, number, seen = GENESIS, 0, set()
+    link, number = GENESIS, 0
+    seen: set[str] = set()
     for at, line in enumerate(lines, 1):
         event = _parse(line)
         if event is None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from engine.config.secrets import mask
 from engine.store.clock import now
@@ -117,11 +118,11 @@ def rotated(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
-def is_open_on(path: Path, handle: int) -> bool:
-    """Whether the open `handle` (1 or 2, say) writes to the file `path`: then it holds those words already."""
+def is_open_on(path: Path, stream: IO[str]) -> bool:
+    """Whether `stream` (standard output, say) writes to the file `path`: then what goes there is logged already."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except OSError:  # no such file yet, or a stream without one
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from engine.errors import Failed
 from engine.release import child
 from engine.release.admission_child import check_and_convert
 from engine.release.admit import Rejected, admit
+from engine.release.convert import disagreement
 from engine.release.opcodes import check_pickle
 from engine.release.refusal import Refusal
 from engine.store.events import append_event, read_events, search_events
@@ -242,3 +245,23 @@ def test_doctor_names_the_layers(engine: Callable[..., Result], tmp_path: Path) 
     assert sandbox["ok"]
     assert "limits on time, memory and file size" in sandbox["detail"]
     assert str(child.layers(tmp_path)) in sandbox["detail"]
+
+
+@pytest.mark.fault(29)
+@pytest.mark.parametrize(
+    ("precision", "moved", "flipped", "said"),
+    [
+        ("fp32", 5e-5, 0, None),
+        ("fp32", 5e-4, 0, "1e-04|0.0001"),
+        ("int8", 5e-3, 3, None),
+        ("int8", 5e-3, 4, "96.00% of images, 97% are needed"),
+        ("int8", float("nan"), 0, "NaN"),
+        ("fp32", float("nan"), 0, "NaN"),
+    ],
+)
+def test_a_conversion_must_agree(precision: str, moved: float, flipped: int, said: str | None) -> None:
+    wanted = np.tile(np.array([0.5, 0.3, 0.2]), (100, 1))
+    answers = wanted + moved
+    answers[:flipped] = [0.3, 0.5, 0.2]
+    found = disagreement(wanted, answers, precision)
+    assert found is None if said is None else re.search(said, found or ""), found
