@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import threading
 import time
@@ -118,5 +119,5 @@ def test_where_logs_lie(workspace: Workspace) -> None:
     path = workspace.root / "here"
     path.parent.mkdir(parents=True)
     with path.open("w") as stream:
-        assert is_open_on(path, stream.fileno())
-    assert not is_open_on(path, 0)
+        assert is_open_on(path, stream)
+    assert not is_open_on(path, io.StringIO())
