@@ -12,7 +12,16 @@ from typing import BinaryIO, Self
 
 from engine.checkpoints.naming import Entry, is_checkpoint_folder
 from engine.store.files import CHUNK
-from engine.sync.source import FILE_LIMIT, Seen, Unreachable, Unreadable, folders_to_list, wanted_in
+from engine.sync.part import Part
+from engine.sync.source import (
+    FILE_LIMIT,
+    Seen,
+    Unreachable,
+    Unreadable,
+    folders_to_list,
+    require_same,
+    wanted_in,
+)
 
 
 class LocalSource:
@@ -62,32 +71,23 @@ class LocalSource:
             entries += [self._entry(f"{folder}/{name}") for name in wanted_in(folder, names)]
         return entries
 
-    def digest(self, path: str) -> Seen:
-        sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    def look(self, path: str) -> Seen:
         with self._open(path) as stream:
             modified = os.fstat(stream.fileno()).st_mtime
-            try:
-                while chunk := stream.read(CHUNK):
-                    sha256.update(chunk)
-                    md5.update(chunk)
-                    size += len(chunk)
-            except OSError as error:
-                raise Unreadable(f"cannot be read ({error.strerror})") from None
-        return Seen(sha256.hexdigest(), md5.hexdigest(), size, modified)
+            digest, size = _hash(stream, "sha256")
+        return Seen(digest, size, modified)
 
-    def fetch(self, path: str, target: Path) -> None:
-        with self._open(path) as reading, target.open("ab") as writing:
-            reading.seek(writing.tell())
-            while True:
-                try:
-                    chunk = reading.read(CHUNK)
-                except OSError as error:
-                    raise Unreadable(f"cannot be read ({error.strerror})") from None
-                if not chunk:
-                    break
-                writing.write(chunk)
-            writing.flush()
-            os.fsync(writing.fileno())
+    def md5(self, path: str) -> str:
+        with self._open(path) as stream:
+            return _hash(stream, "md5")[0]
+
+    def fetch(self, path: str, seen: Seen, part: Part) -> None:
+        with self._open(path) as stream:
+            require_same(_facts(stream), seen)
+            stream.seek(part.offset)
+            while chunk := _read(stream):
+                part.write(chunk)
+            require_same(_facts(stream), seen)
 
     def _open(self, path: str) -> BinaryIO:
         """The file, opened without waiting: a pipe that took a checkpoint's name must not hang the look."""
@@ -111,6 +111,26 @@ class LocalSource:
             return Entry(path, 0, 0.0, f"cannot be read ({error.strerror})")
         problem = None if stat.S_ISREG(found.st_mode) else "not a regular file"
         return Entry(path, found.st_size, found.st_mtime, problem)
+
+
+def _read(stream: BinaryIO) -> bytes:
+    try:
+        return stream.read(CHUNK)
+    except OSError as error:
+        raise Unreadable(f"cannot be read ({error.strerror})") from None
+
+
+def _hash(stream: BinaryIO, kind: str) -> tuple[str, int]:
+    digest, size = hashlib.new(kind, usedforsecurity=False), 0
+    while chunk := _read(stream):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _facts(stream: BinaryIO) -> tuple[int, float]:
+    found = os.fstat(stream.fileno())
+    return found.st_size, found.st_mtime
 
 
 def _split(folder: Path, limit: int | None = None) -> tuple[list[str], list[str]]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import os
-import re
-import shlex
 import stat
-from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,7 +15,17 @@ import asyncssh
 from engine.checkpoints.naming import Entry, is_checkpoint_folder
 from engine.config.schema import Source as Place
 from engine.store.files import CHUNK
-from engine.sync.source import FILE_LIMIT, Seen, Unreachable, Unreadable, folders_to_list, wanted_in
+from engine.sync.channels import Hasher, pump
+from engine.sync.part import WINDOW, Part
+from engine.sync.source import (
+    FILE_LIMIT,
+    Seen,
+    Unreachable,
+    Unreadable,
+    folders_to_list,
+    require_same,
+    wanted_in,
+)
 from engine.sync.ssh import account, connect
 
 T = TypeVar("T")
@@ -26,14 +33,8 @@ T = TypeVar("T")
 _TRIES = 4
 _STALLS = 2  # each costs a whole idle time-out
 _BACKOFF_S = 0.25
-_SLOWEST_HASH = 20e6  # bytes a second that a server is trusted to hash, above the idle time-out
 _FOLDERS_AT_ONCE = 8
 _BROKEN = (asyncssh.DisconnectError, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, ConnectionError)
-# Read through a redirect: no file name reaches a tool's own parser, and both families print the bare hash.
-_HASHES = (
-    "if command -v sha256sum >/dev/null 2>&1; then sha256sum < {0} && md5sum < {0}; "
-    "else shasum -a 256 < {0} && md5 -r < {0}; fi"
-)
 
 
 class RemoteSource:
@@ -45,7 +46,7 @@ class RemoteSource:
         self._connection: asyncssh.SSHClientConnection | None = None
         self._files: asyncssh.SFTPClient | None = None
         self._root: str | None = None
-        self._shell = False  # becomes true when a command there was seen to work
+        self._hasher: asyncio.Future[Hasher | None] | None = None
 
     @property
     def name(self) -> str:
@@ -69,21 +70,28 @@ class RemoteSource:
     def listing(self) -> list[Entry]:
         return self._run(self._listing)
 
-    def digest(self, path: str) -> Seen:
-        return self._run(lambda files: self._digest(files, path))
+    def look(self, path: str) -> Seen:
+        return self._run(lambda files: self._look(files, path))
 
-    def fetch(self, path: str, target: Path) -> None:
-        self._run(lambda files: self._fetch(files, path, target))
+    def md5(self, path: str) -> str:
+        return self._run(lambda files: self._md5(files, path))
+
+    def fetch(self, path: str, seen: Seen, part: Part) -> None:
+        self._run(lambda files: self._fetch(files, path, seen, part), part)
 
     # -- connection
 
-    def _run(self, work: Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]]) -> T:
-        return self._runner.run(self._persist(work))
+    def _run(self, work: Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]], part: Part | None = None) -> T:
+        return self._runner.run(self._persist(work, part))
 
-    async def _persist(self, work: Callable[[asyncssh.SFTPClient], Awaitable[T]]) -> T:
-        """Do the work, again over a new connection with growing pauses when the old one breaks or stalls."""
-        problem, stalls, attempts = "", 0, 0
+    async def _persist(self, work: Callable[[asyncssh.SFTPClient], Awaitable[T]], part: Part | None) -> T:
+        """Do the work, again over a new connection with growing pauses when the old one breaks or stalls.
+
+        A copy that got a window further begins to count anew, so that a long one outlives more breaks.
+        """
+        problem, stalls, attempts, breaks = "", 0, 0, 0
         had_one = self._connection is not None
+        reached = part.offset if part else 0
         while attempts < _TRIES and stalls < _STALLS:
             if attempts:
                 await asyncio.sleep(_BACKOFF_S * 2 ** (attempts - 1))
@@ -102,9 +110,14 @@ class RemoteSource:
                 problem, stalls = f"nothing came for {self._place.timeout_s:g} s", stalls + 1
             except _BROKEN as error:
                 problem = str(error) or "connection lost"
+            breaks += 1
             await self._drop()
+            if part is not None:
+                part.reconnects += 1
+                if part.offset - reached >= WINDOW:
+                    reached, attempts, stalls = part.offset, 0, 0
         raise Unreachable(
-            f"the connection to {account(self._place)} broke off {attempts} times ({problem})",
+            f"the connection to {account(self._place)} broke off {breaks} times ({problem})",
             "check the network; what was fetched is kept, and the next look goes on from there",
         )
 
@@ -112,6 +125,8 @@ class RemoteSource:
         if self._files is not None:
             return self._files
         self._connection = await connect(self._place)
+        # Started beside SFTP: a login shell with a long profile takes a tenth of a second and more.
+        self._hasher = asyncio.ensure_future(Hasher.start(self._connection, self._place.timeout_s))
         try:
             async with asyncio.timeout(self._place.timeout_s):
                 # Names that are not UTF-8 are never ones that are looked for, but must not end the listing.
@@ -134,6 +149,10 @@ class RemoteSource:
 
     async def _drop(self) -> None:
         connection, self._connection, self._files = self._connection, None, None
+        if self._hasher is not None:
+            self._hasher.cancel()
+            await asyncio.gather(self._hasher, return_exceptions=True)
+            self._hasher = None
         if connection is None:
             return
         connection.abort()
@@ -231,110 +250,80 @@ class RemoteSource:
 
     # -- one file
 
-    async def _digest(self, files: asyncssh.SFTPClient, path: str) -> Seen:
-        try:
+    async def _look(self, files: asyncssh.SFTPClient, path: str) -> Seen:
+        size, modified = await self._facts(files.stat(self._path(path)))
+        if (digest := await self._hash_there("sha256", path, size)) is None:
+            digest, size = await self._hash_here(files, "sha256", path)
+        return Seen(digest, size, modified)
+
+    async def _md5(self, files: asyncssh.SFTPClient, path: str) -> str:
+        size, _ = await self._facts(files.stat(self._path(path)))
+        return await self._hash_there("md5", path, size) or (await self._hash_here(files, "md5", path))[0]
+
+    async def _hash_there(self, kind: str, path: str, size: int) -> str | None:
+        if self._hasher is None or (hasher := await self._hasher) is None:
+            return None
+        return await hasher.hash(kind, self._path(path), size, self._place.timeout_s)
+
+    async def _hash_here(self, files: asyncssh.SFTPClient, kind: str, path: str) -> tuple[str, int]:
+        digest, size = hashlib.new(kind, usedforsecurity=False), 0
+        async with self._opened(files, path) as reading:
+            async for chunk in self._chunks(reading, 0):
+                digest.update(chunk)
+                size += len(chunk)
+        return digest.hexdigest(), size
+
+    async def _fetch(self, files: asyncssh.SFTPClient, path: str, seen: Seen, part: Part) -> None:
+        async with self._opened(files, path) as reading:
+            require_same(await self._facts(reading.stat()), seen)
+            if not await self._pump(path, part):
+                async for chunk in self._chunks(reading, part.offset):
+                    part.write(chunk)
+            require_same(await self._facts(reading.stat()), seen)
+
+    async def _pump(self, path: str, part: Part) -> bool:
+        assert self._connection is not None
+        if self._hasher is None or await self._hasher is None:
+            return False
+        return await pump(self._connection, self._path(path), part, self._place.timeout_s)
+
+    async def _facts(self, asked: Awaitable[asyncssh.SFTPAttrs]) -> tuple[int, float]:
+        """Size and modification time of a regular file."""
+        with _file_problems():
             async with asyncio.timeout(self._place.timeout_s):
-                attributes = await files.stat(self._path(path))
-        except asyncssh.SFTPError as error:
-            raise _file_problem(error) from None
+                attributes = await asked
         if not stat.S_ISREG(attributes.permissions or 0):
             raise Unreadable("not a regular file")
-        size, modified = int(attributes.size or 0), float(attributes.mtime or 0)
-        hashes = await self._hash_there(path, size)
-        if hashes is None:
-            return await self._hash_here(files, path, modified)
-        return Seen(*hashes, size, modified)
+        return int(attributes.size or 0), float(attributes.mtime or 0)
 
-    async def _hash_there(self, path: str, size: int) -> tuple[str, str] | None:
-        """SHA-256 and MD5 by the server's own tools; None where there is no shell, or no such tool."""
-        assert self._connection is not None
-        script = _HASHES.format(shlex.quote(self._path(path)))
-        try:
-            async with asyncio.timeout(self._place.timeout_s + size / _SLOWEST_HASH):
-                done = await self._connection.run(
-                    shlex.join(["sh", "-c", script]), stdin=asyncssh.DEVNULL, errors="replace"
-                )
-        except asyncssh.ChannelOpenError:
-            return None
-        output = str(done.stdout)
-        sha256 = re.search(r"^([0-9a-f]{64})\b", output, re.MULTILINE)
-        md5 = re.search(r"^([0-9a-f]{32})\b", output, re.MULTILINE)
-        if done.exit_status != 0 or not sha256 or not md5:
-            return None
-        self._shell = True
-        return sha256[1], md5[1]
-
-    async def _hash_here(self, files: asyncssh.SFTPClient, path: str, modified: float) -> Seen:
-        sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-
-        def take(chunk: bytes) -> None:
-            nonlocal size
-            sha256.update(chunk)
-            md5.update(chunk)
-            size += len(chunk)
-
-        await self._stream(files, path, 0, take)
-        return Seen(sha256.hexdigest(), md5.hexdigest(), size, modified)
-
-    async def _fetch(self, files: asyncssh.SFTPClient, path: str, target: Path) -> None:
-        with target.open("ab") as writing:
-
-            def take(chunk: bytes) -> None:
-                writing.write(chunk)
-
-            if not self._shell or not await self._cat(path, writing.tell(), take):
-                await self._stream(files, path, writing.tell(), take)
-            writing.flush()
-            os.fsync(writing.fileno())
-
-    async def _cat(self, path: str, offset: int, take: Callable[[bytes], None]) -> bool:
-        """Stream the file over a channel of its own; false where the server opens none for a command."""
-        assert self._connection is not None
-        tool = f"exec tail -c +{offset + 1}" if offset else "exec cat"
-        command = shlex.join(["sh", "-c", f"{tool} < {shlex.quote(self._path(path))}"])
-        try:
-            async with asyncio.timeout(self._place.timeout_s):
-                process: asyncssh.SSHClientProcess[bytes] = await self._connection.create_process(
-                    command, stdin=asyncssh.DEVNULL, encoding=None
-                )
-        except asyncssh.ChannelOpenError:
-            return False
-        try:
-            while True:
-                async with asyncio.timeout(self._place.timeout_s):
-                    chunk = await process.stdout.read(CHUNK)
-                if not chunk:
-                    break
-                take(chunk)
-            async with asyncio.timeout(self._place.timeout_s):
-                done = await process.wait()
-        finally:
-            process.close()  # not waited for: the connection may have stalled
-        if done.exit_status is None:
-            raise asyncssh.ConnectionLost("the channel closed in the middle")
-        if done.exit_status != 0:
-            stderr = done.stderr.decode(errors="replace") if isinstance(done.stderr, bytes) else ""
-            said = stderr.strip().rpartition(": ")[2]
-            raise Unreadable(f"cannot be read ({said or 'the copy failed there'})")
-        return True
-
-    async def _stream(
-        self, files: asyncssh.SFTPClient, path: str, offset: int, take: Callable[[bytes], None]
-    ) -> None:
-        try:
+    @contextlib.asynccontextmanager
+    async def _opened(self, files: asyncssh.SFTPClient, path: str) -> AsyncIterator[asyncssh.SFTPClientFile]:
+        with _file_problems():
             async with asyncio.timeout(self._place.timeout_s):
                 reading = await files.open(self._path(path), "rb")
-            async with reading:
-                while True:
-                    async with asyncio.timeout(self._place.timeout_s):
-                        chunk = await reading.read(CHUNK, offset)
-                    if not chunk:
-                        return
-                    assert isinstance(chunk, bytes)
-                    take(chunk)
-                    offset += len(chunk)
-        except asyncssh.SFTPError as error:
-            raise _file_problem(error) from None
+        yield reading
+        async with asyncio.timeout(self._place.timeout_s):  # after an error the connection's end closes it
+            await reading.close()
+
+    async def _chunks(self, reading: asyncssh.SFTPClientFile, offset: int) -> AsyncIterator[bytes]:
+        with _file_problems():
+            while True:
+                async with asyncio.timeout(self._place.timeout_s):
+                    chunk = await reading.read(CHUNK, offset)
+                if not chunk:
+                    return
+                assert isinstance(chunk, bytes)
+                yield chunk
+                offset += len(chunk)
+
+
+@contextlib.contextmanager
+def _file_problems() -> Iterator[None]:
+    """An SFTP error about one file, said as such; a broken connection passes."""
+    try:
+        yield
+    except asyncssh.SFTPError as error:
+        raise _file_problem(error) from None
 
 
 def _file_problem(error: asyncssh.SFTPError) -> Exception:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from engine.checkpoints.naming import CHECKPOINT_SUFFIXES, Entry, is_checkpoint_folder
-from engine.config import Settings
-from engine.errors import Failed, UsageError
-from engine.store.workspace import Workspace
+from engine.errors import Failed
+
+if TYPE_CHECKING:
+    from engine.sync.part import Part
 
 FOLDER_LIMIT = 200  # top-level folders other than checkpoints_* that are looked into
 FILE_LIMIT = 2000  # names read of such a folder: data/ may hold millions
@@ -33,10 +33,9 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """A file's hashes (hex), size in bytes and modification time (seconds since the epoch) at one look."""
+    """A file's content (SHA-256, hex), size in bytes and modification time (seconds since the epoch) at one look."""
 
     sha256: str
-    md5: str
     bytes: int
     modified: float
 
@@ -62,7 +61,7 @@ class Source(Protocol):
         """
         ...
 
-    def digest(self, path: str) -> Seen:
+    def look(self, path: str) -> Seen:
         """Hash a file where it lies.
 
         Raises:
@@ -71,11 +70,17 @@ class Source(Protocol):
         """
         ...
 
-    def fetch(self, path: str, target: Path) -> None:
-        """Copy a file's bytes to `target`, going on behind what is there already; fsynced, not verified.
+    def md5(self, path: str) -> str:
+        """A file's MD5 (hex), the hash by which people know a checkpoint; raises as `look`."""
+        ...
+
+    def fetch(self, path: str, seen: Seen, part: Part) -> None:
+        """Copy a file into `part`, behind what that holds already; what arrived is not judged here.
 
         Raises:
-            Unreadable, Unreachable: as `digest`.
+            Unreadable: as `look`; or the file that was opened is not the one `seen`, or was written to
+                meanwhile. One that is replaced by a rename is read to its end all the same.
+            Unreachable: as `look`.
         """
         ...
 
@@ -86,27 +91,10 @@ class Source(Protocol):
     ) -> None: ...
 
 
-def open_source(workspace: Workspace, settings: Settings) -> Source:
-    """The source that the settings name; asyncssh is imported only for `source.kind = "ssh"`.
-
-    Raises:
-        UsageError: `source.kind` is ssh and `source.host` or `source.root` is not set.
-    """
-    source = settings.source
-    if source.kind == "local":
-        from engine.sync.local import LocalSource
-
-        explicit = source.root is not None
-        root = Path(source.root).expanduser() if source.root is not None else settings.checkpoints_root
-        return LocalSource(root, must_exist=explicit)
-    for key, value in (("source.host", source.host), ("source.root", source.root)):
-        if not value:
-            raise UsageError(
-                f"{key} is not set, and source.kind is ssh", f"set {key} in config.toml", kind="missing_setting"
-            )
-    from engine.sync.remote import RemoteSource
-
-    return RemoteSource(source)
+def require_same(found: tuple[int, float], seen: Seen) -> None:
+    """Raise `Unreadable` unless size and time of the opened file are those of the file that was looked at."""
+    if found != (seen.bytes, seen.modified):
+        raise Unreadable("changed while it was copied; the copy was dropped")
 
 
 def folders_to_list(folders: Iterable[str]) -> list[str]:

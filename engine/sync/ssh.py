@@ -1,4 +1,8 @@
-"""One SSH connection to a source: keys only, known hosts only, and a sentence for everything that can fail."""
+"""One SSH connection to a source: keys only, known hosts only, and a sentence for everything that can fail.
+
+The way there is the one that `ssh` would take: aliases, users, ports, keys and jump hosts of the person's
+`~/.ssh/config` count, and `source.*` goes before them. Each host on the way shows its own known key.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,19 @@ import os
 import shlex
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
 from engine.config.schema import Source as Place
 from engine.errors import UsageError
+from engine.sync.hostkeys import PORT, HostKeyUnknown, KnownHost, known_host, remember
 from engine.sync.source import Unreachable
 
-_SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
+_CONFIGS = ("~/.ssh/config", "/etc/ssh/ssh_config")
+_MOST_JUMPS = 8
 
 
 class _Witness(asyncssh.SSHClient):
@@ -29,60 +37,138 @@ class _Witness(asyncssh.SSHClient):
         return False
 
 
+@dataclass(frozen=True)
+class _Hop:
+    """One host on the way, as asked for; asyncssh fills in the rest from the person's config."""
+
+    asked: str
+    options: dict[str, Any]
+    place: Place
+
+    def resolved(self) -> asyncssh.SSHClientConnectionOptions:
+        return asyncssh.SSHClientConnectionOptions(host=self.asked, known_hosts=(), **self.options)
+
+
 def account(place: Place) -> str:
     """`user@host` as people write it; without a configured user, the host alone."""
     return f"{place.user}@{place.host}" if place.user else str(place.host)
 
 
-def known_hosts_files(place: Place) -> list[Path]:
-    """The files that say which host keys are trusted: `source.known_hosts`, else the user's and the system's."""
-    if place.known_hosts is not None:
-        return [place.known_hosts]
-    return [Path("~/.ssh/known_hosts").expanduser(), _SYSTEM_KNOWN_HOSTS]
-
-
 async def connect(place: Place) -> asyncssh.SSHClientConnection:
-    """Connect and log in within `source.timeout_s` each.
+    """Connect and log in, over the jump hosts that the person's SSH config names; `source.timeout_s` for each.
 
     Raises:
-        UsageError: `source.key` names no usable key, or `source.known_hosts` no readable file.
-        Unreachable: no connection, not let in, or a host key that is not known (`host_key_unknown`) or is
-            another than the known one (`host_key_changed`); no key is ever accepted by itself.
+        UsageError: `source.key` names no usable key, or a file of SSH settings cannot be used.
+        HostKeyUnknown, HostKeyChanged: no key is ever accepted by itself.
+        Unreachable: no connection, or not let in.
     """
-    witness = _Witness()
-    where = f"{account(place)} port {place.port}"
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if place.user:
         options["username"] = place.user
-    if place.port != 22:  # 22 is the default: leave room for a Port in the user's ssh config
+    if place.port != PORT:  # the default leaves room for a Port in the person's config
         options["port"] = place.port
     if place.key is not None and (key := _private_key(place.key)) is not None:
         options["client_keys"] = [key]
+    return await _reach(_Hop(str(place.host), {**_common(place), **options}, place), ())
+
+
+async def pin(place: Place, fingerprint: str) -> str | None:
+    """Make the host key with this fingerprint known, if it is the one that an unknown host on the way shows.
+
+    Returns:
+        The file that the line was added to; None when every host on the way is known already.
+
+    Raises:
+        HostKeyUnknown: an unknown host shows another key; nothing was written.
+        HostKeyChanged, Unreachable, UsageError: as `connect`.
+    """
     try:
-        return await asyncssh.connect(
-            str(place.host),
+        connection = await connect(place)
+    except HostKeyUnknown as unknown:
+        if unknown.fingerprint != fingerprint:
+            raise
+        remember(unknown)
+        return str(unknown.file)
+    connection.abort()
+    return None
+
+
+def _common(place: Place) -> dict[str, Any]:
+    return {
+        "config": [path for name in _CONFIGS if os.access(path := Path(name).expanduser(), os.R_OK)],
+        "preferred_auth": "publickey",
+        "encryption_algs": "^aes128-gcm@openssh.com",
+        "connect_timeout": place.timeout_s,
+        "login_timeout": place.timeout_s,
+        "keepalive_interval": max(place.timeout_s / 2, 0.1),
+        "keepalive_count_max": 2,
+    }
+
+
+async def _reach(hop: _Hop, before: tuple[str, ...]) -> asyncssh.SSHClientConnection:
+    """Connect to a host, first to those that its config puts before it."""
+    try:
+        found = hop.resolved()
+    except (OSError, ValueError, asyncssh.KeyImportError) as error:
+        raise UsageError(
+            f"cannot use the SSH settings for {hop.asked} ({error})", "check ~/.ssh/config and source.*"
+        ) from None
+    if hop.asked in before or len(before) > _MOST_JUMPS:
+        raise UsageError(f"the jump hosts of {before[0]} lead in a circle", "check ProxyJump in ~/.ssh/config")
+    tunnel: asyncssh.SSHClientConnection | None = None
+    jumps = found.tunnel.split(",") if isinstance(found.tunnel, str) and found.tunnel != "none" else []
+    try:
+        for jump in jumps:
+            tunnel = (
+                await _log_in(_jump(jump, hop.place), tunnel)
+                if tunnel
+                else await _reach(_jump(jump, hop.place), (*before, hop.asked))
+            )
+        return await _log_in(hop, tunnel)
+    except BaseException:
+        if tunnel is not None:
+            tunnel.abort()
+        raise
+
+
+def _jump(words: str, place: Place) -> _Hop:
+    """The host that a ProxyJump names: `[user@]host[:port]`, or an alias of the config."""
+    user, _, rest = words.strip().rpartition("@")
+    host, colon, port = rest.rpartition(":")
+    options = _common(place)
+    if user:
+        options["username"] = user
+    if colon and port.isdigit():
+        options["port"] = int(port)
+    return _Hop((host if colon and port.isdigit() else rest).strip("[]"), options, place)
+
+
+async def _log_in(hop: _Hop, tunnel: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
+    found, place = hop.resolved(), hop.place
+    known = known_host(found.host_key_alias or found.host, found.port, _known_hosts_files(found, place))
+    if found.host_key_alias:
+        known = KnownHost(known.host, PORT, known.files, known.entries)  # as OpenSSH writes an alias
+    where, witness = f"{found.username}@{hop.asked} port {found.port}", _Witness()
+    try:
+        connection = await asyncssh.connect(
+            hop.asked,
             client_factory=lambda: witness,
-            known_hosts=_trusted(place),
-            preferred_auth="publickey",
-            encryption_algs="^aes128-gcm@openssh.com",
-            connect_timeout=place.timeout_s,
-            login_timeout=place.timeout_s,
-            keepalive_interval=max(place.timeout_s / 2, 0.1),
-            keepalive_count_max=2,
-            **options,
+            known_hosts=lambda host, address, port: known.match(address),
+            tunnel=tunnel,
+            **hop.options,
         )
     except asyncssh.HostKeyNotVerifiable as error:
-        raise await _host_key_problem(place, witness.offered, str(error)) from None
+        raise known.problem(witness.offered, str(error)) from None
     except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError) as error:
         # A server that no longer has a key of the known kind fails the exchange, or just hangs up.
-        if (offered := await _other_kind(place)) is not None:
-            raise await _host_key_problem(place, offered, str(error)) from None
+        if (offered := await _other_kind(known, found, tunnel, place.timeout_s)) is not None:
+            raise known.problem(offered, str(error)) from None
         raise Unreachable(
-            f"{where} ended the connection before the login ({error})", f"try: {_by_hand(place)}"
+            f"{where} ended the connection before the login ({error})", f"try: {_by_hand(hop)}"
         ) from None
     except asyncssh.PermissionDenied:
         raise Unreachable(
-            f"{account(place)} does not let this host in with its keys",
+            f"{found.username}@{hop.asked} does not let this host in with its keys",
             "add the public key to ~/.ssh/authorized_keys there, or set source.user and source.key",
         ) from None
     except TimeoutError:
@@ -90,7 +176,11 @@ async def connect(place: Place) -> asyncssh.SSHClientConnection:
             f"no answer from {where} within {place.timeout_s:g} s", "check that it is up and reachable from here"
         ) from None
     except socket.gaierror as error:
-        raise Unreachable(f"cannot find the host {place.host} ({error.strerror})", "check source.host") from None
+        raise Unreachable(f"cannot find the host {found.host} ({error.strerror})", "check source.host") from None
+    except asyncssh.ChannelOpenError as error:
+        raise Unreachable(
+            f"the jump host cannot reach {where} ({error.reason})", f"try: {_by_hand(hop)}"
+        ) from None
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno is not None and error.errno > 0:
@@ -99,11 +189,22 @@ async def connect(place: Place) -> asyncssh.SSHClientConnection:
             f"cannot connect to {where} ({reason})", "check that the host is up, and source.host and source.port"
         ) from None
     except asyncssh.Error as error:
-        raise Unreachable(f"the connection to {where} failed ({error})", f"try: {_by_hand(place)}") from None
+        raise Unreachable(f"the connection to {where} failed ({error})", f"try: {_by_hand(hop)}") from None
     except ValueError as error:
         raise UsageError(
-            f"cannot use the SSH settings for {place.host} ({error})", "check ~/.ssh/config and source.*"
+            f"cannot use the SSH settings for {hop.asked} ({error})", "check ~/.ssh/config and source.*"
         ) from None
+    if tunnel is not None:
+        connection.set_tunnel(tunnel)  # so that it ends with the connection that it carries
+    return connection
+
+
+def _known_hosts_files(found: asyncssh.SSHClientConnectionOptions, place: Place) -> list[Path]:
+    """`source.known_hosts` for every host on the way, else the files that the person's config names, if any."""
+    if place.known_hosts is not None:
+        return [place.known_hosts.expanduser()]
+    named = found.known_hosts if isinstance(found.known_hosts, list) else []
+    return [Path(name).expanduser() for name in named]
 
 
 def _private_key(path: Path) -> asyncssh.SSHKey | None:
@@ -122,77 +223,32 @@ def _private_key(path: Path) -> asyncssh.SSHKey | None:
         raise UsageError(f"cannot use the key {path} ({error})", hint, kind="bad_key") from None
 
 
-def _trusted(place: Place) -> object:
-    """The known hosts for asyncssh: never None, which would mean "trust anyone"."""
-    if place.known_hosts is not None and not place.known_hosts.is_file():
-        raise UsageError(
-            f"no known hosts file at {place.known_hosts}", "correct source.known_hosts", kind="bad_known_hosts"
-        )
-    files = [str(path) for path in known_hosts_files(place) if path.is_file() and os.access(path, os.R_OK)]
-    try:
-        return asyncssh.read_known_hosts(files)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot read {' or '.join(files)} ({error})", "mend the line", kind="bad_known_hosts"
-        ) from None
-
-
-def _known_keys(place: Place) -> list[asyncssh.SSHKey]:
-    """The host keys that are trusted for this place."""
-    known = asyncssh.read_known_hosts(
-        [str(path) for path in known_hosts_files(place) if path.is_file() and os.access(path, os.R_OK)]
-    )
-    port = place.port if place.port != 22 else None
-    return list(known.match(str(place.host), "", port)[0])
-
-
-async def _other_kind(place: Place) -> asyncssh.SSHKey | None:
+async def _other_kind(
+    known: KnownHost,
+    found: asyncssh.SSHClientConnectionOptions,
+    tunnel: asyncssh.SSHClientConnection | None,
+    timeout_s: float,
+) -> asyncssh.SSHKey | None:
     """The host's key where it has none of the kinds that are known for it, else None."""
-    known = _known_keys(place)
-    if not known:
-        return None
-    kinds = [name.decode() for key in known for name in key.sig_algorithms]
-    return None if await _ask_key(place, kinds) else await _ask_key(place, ())
+
+    async def ask(kinds: Sequence[str]) -> asyncssh.SSHKey | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncssh.get_server_host_key(
+                    found.host, found.port, server_host_key_algs=kinds, tunnel=tunnel, config=[]
+                )
+        except (OSError, asyncssh.Error):
+            return None
+
+    kinds = [name.decode() for key in known.keys for name in key.sig_algorithms]
+    return None if not kinds or await ask(kinds) else await ask(())
 
 
-async def _ask_key(place: Place, kinds: Sequence[str]) -> asyncssh.SSHKey | None:
-    try:
-        async with asyncio.timeout(place.timeout_s):
-            return await asyncssh.get_server_host_key(str(place.host), place.port, server_host_key_algs=kinds)
-    except (OSError, asyncssh.Error):
-        return None
-
-
-async def _host_key_problem(place: Place, offered: asyncssh.SSHKey | None, detail: str) -> Unreachable:
-    if "revoked" in detail:
-        return Unreachable(
-            f"the host key of {place.host} is marked as revoked",
-            "do not connect before its owner has said why",
-            kind="host_key_changed",
-        )
-    shown = f"{offered.get_algorithm()} {offered.get_fingerprint()}" if offered else "a certificate"
-    file = known_hosts_files(place)[0]
-    name = str(place.host) if place.port == 22 else f"[{place.host}]:{place.port}"
-    known = _known_keys(place)
-    if known:
-        before = ", ".join(key.get_fingerprint() for key in known)
-        return Unreachable(
-            f"the host key of {name} has changed: it shows {shown}, {file} has {before}",
-            "stop here unless the server was set up anew; if it was, compare the fingerprint on its own console, then: "
-            f"ssh-keygen -R {shlex.quote(name)} -f {shlex.quote(str(file))} && {_by_hand(place)}",
-            kind="host_key_changed",
-        )
-    return Unreachable(
-        f"the host key of {name} is not known: it shows {shown}, and {file} has none for it",
-        f"compare the fingerprint on the server's own console, then accept it once with: {_by_hand(place)}",
-        kind="host_key_unknown",
-    )
-
-
-def _by_hand(place: Place) -> str:
+def _by_hand(hop: _Hop) -> str:
     words = ["ssh"]
-    if place.port != 22:
-        words += ["-p", str(place.port)]
-    if place.known_hosts is not None:
-        words += ["-o", f"UserKnownHostsFile={place.known_hosts}"]
-    return shlex.join([*words, account(place)])
+    if "port" in hop.options:
+        words += ["-p", str(hop.options["port"])]
+    if hop.place.known_hosts is not None:
+        words += ["-o", f"UserKnownHostsFile={hop.place.known_hosts}"]
+    user = hop.options.get("username")
+    return shlex.join([*words, f"{user}@{hop.asked}" if user else hop.asked])

@@ -12,7 +12,7 @@ from engine.store.events import append_event, read_events
 from engine.store.files import read_json, write_json
 from engine.store.workspace import Workspace
 
-_ARRIVAL = re.compile(r"[0-9a-f]{64}\.pth(\.part)?")
+_ARRIVAL = re.compile(r"([0-9a-f]{64})\.pth(\.part(\.windows)?)?")
 _SHOWN = 200  # entries of `skipped` kept in the state file
 
 
@@ -48,7 +48,8 @@ def clear_arrivals(workspace: Workspace, keep: str | None = None) -> None:
     if not workspace.incoming.is_dir():
         return
     for path in workspace.incoming.iterdir():
-        if _ARRIVAL.fullmatch(path.name) and path.name != f"{keep}.pth.part":
+        found = _ARRIVAL.fullmatch(path.name)
+        if found and not (found[1] == keep and found[2]):
             path.unlink(missing_ok=True)
 
 
@@ -66,7 +67,8 @@ def end_taking(workspace: Workspace, release: str | None) -> None:
     arrived = pointer is not None and pointer.checkpoint.sha256 == noted["sha256"]
     if pointer is not None and arrived and not _logged(workspace, noted):
         facts = {key: value for key, value in noted.items() if key != "at"}
-        append_event(workspace, "synced", noted["path"], {**facts, "release": release or pointer.release})
+        facts |= {"md5": pointer.checkpoint.md5, "release": release or pointer.release}
+        append_event(workspace, "synced", noted["path"], facts)
     _taking(workspace).unlink()
 
 

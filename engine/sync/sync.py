@@ -17,13 +17,14 @@ from engine.config import Settings
 from engine.errors import Busy, Failed, UnderstudyError, UsageError
 from engine.release.hold import held
 from engine.release.journal import settle
-from engine.release.slots import Pointer, read_pointer
+from engine.release.slots import read_pointer
 from engine.store.clock import timestamp
 from engine.store.events import append_event
-from engine.store.files import fsync_folder, sha256_file
 from engine.store.locks import hold
-from engine.store.workspace import Workspace
-from engine.sync.source import Seen, Source, Unreachable, Unreadable, open_source
+from engine.store.workspace import SLOTS, Workspace
+from engine.sync.factory import open_source
+from engine.sync.part import Part
+from engine.sync.source import Seen, Source, Unreachable, Unreadable
 from engine.sync.state import arrival, begin_taking, clear_arrivals, end_taking, read_last, write_last
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def sync(
         NothingAdmissible: every checkpoint there is refused or unreadable.
         UsageError: the settings do not name a source.
     """
-    source = open_source(workspace, settings)
+    source = open_source(settings)
     look = _Look(workspace, settings, source, dry_run, wait, say, alert)
     if dry_run:
         return look.run()
@@ -106,39 +107,51 @@ class _Look:
         self.skipped: dict[str, str] = {}
         self.warnings: list[str] = []
         self.refused: list[str] = []
+        self.waiting: dict[str, str] | None = None
+        self.fetched: dict[str, Any] = {}
         self.root = ""
 
     def run_and_record(self) -> dict[str, Any]:
         end_taking(self.workspace, None)
-        before = (self.last.get("error") or {}).get("kind")
         try:
             result = self.run()
-        except Unreachable as error:
-            if before != error.kind:
-                append_event(self.workspace, "alert", "source", {"reason": error.message, "kind": error.kind})
-                self.alert("sync cannot look at its source", error.message, error.hint)
-            self._record(self._result(None), error)
-            raise
         except (Busy, UsageError):
             raise
         except UnderstudyError as error:
+            self._tell(error)
             self._record(error.payload if isinstance(error, NothingAdmissible) else self._result(None), error)
             raise
-        if before in ("source_unreachable", "host_key_changed", "host_key_unknown"):
-            since = self.last.get("failing_since")
-            append_event(self.workspace, "alert", "source", {"reason": "reachable again", "since": since})
-            self.alert("sync can look at its source again", f"it could not since {since}", "")
+        self._tell(None)
         self._record(result, None)
         return result
+
+    def _tell(self, error: UnderstudyError | None) -> None:
+        """One event and one message a change between looks that work and looks that fail, and why.
+
+        A look whose every checkpoint was refused has worked: each refusal is told by itself.
+        """
+        before = (self.last.get("error") or {}).get("kind")
+        before = None if before == NothingAdmissible.default_kind else before
+        if isinstance(error, NothingAdmissible):
+            error = None
+        if (error.kind if error else None) == before:
+            return
+        if error is not None:
+            append_event(self.workspace, "alert", "source", {"reason": error.message, "kind": error.kind})
+            what = "sync cannot look at its source" if isinstance(error, Unreachable) else "sync fails"
+            self.alert(what, error.message, error.hint)
+        else:
+            since = self.last.get("failing_since")
+            append_event(self.workspace, "alert", "source", {"reason": "sync works again", "since": since})
+            self.alert("sync works again", f"it had failed since {since}: {self.last['error'].get('message')}", "")
 
     def run(self) -> dict[str, Any]:
         with self.source as source:
             choice = choose(source.listing(), time.time())
             self.root = source.root
             self.skipped = {self._full(item["path"]): item["reason"] for item in choice.skipped}
-            self.warnings = choice.warnings
             for line in choice.warnings:
-                self.say(f"warning: {line}")
+                self._warn(line)
             for candidate in choice.candidates:
                 result = self._consider(source, candidate)
                 if result is not None:
@@ -159,23 +172,28 @@ class _Look:
         if candidate.problem:
             self._pass_over(path, candidate.problem)
             return None
+        if candidate.bytes > (limit := self.settings.source.max_bytes):
+            self._pass_over(
+                path, f"{candidate.bytes / 1e9:.1f} GB, more than source.max_bytes ({limit / 1e9:.1f} GB)"
+            )
+            return None
         try:
-            seen = source.digest(candidate.path)
+            seen = source.look(candidate.path)
+            release = self._known_release(candidate, seen)
+            if release is None and (reason := self._known_refusal(seen.sha256)):
+                self._pass_over(path, f"refused before: {reason}")
+                return None
+            facts = self._facts(source, candidate, seen)
         except Unreadable as problem:
             if problem.gone:
                 return self._put_off(path, str(problem), None)
             self._pass_over(path, str(problem))
             return None
-        facts = _facts(path, candidate, seen)
-        tobe = read_pointer(self.workspace, "tobe")
-        if self._is_known(candidate, seen, tobe):
+        if release is not None:
             self.skipped.pop(path, None)
-            if tobe and tobe.checkpoint.sha256 == seen.sha256:
-                self.last["taken"] = {"sha256": seen.sha256, "modified": seen.modified}
-            return self._result(facts)
-        if reason := self._known_refusal(seen.sha256):
-            self._pass_over(path, f"refused before: {reason}")
-            return None
+            if not self.dry_run:
+                clear_arrivals(self.workspace)
+            return self._result(facts, release=release)
         if self.dry_run:
             self.skipped.pop(path, None)
             return self._result(facts, changed=True)
@@ -188,7 +206,7 @@ class _Look:
         self, source: Source, candidate: Candidate, seen: Seen, facts: dict[str, Any]
     ) -> dict[str, Any] | None:
         path = facts["path"]
-        self.say(f"changed: {path} (md5 {seen.md5[:8]}, {seen.bytes / 1e6:.1f} MB)")
+        self.say(f"changed: {path} (md5 {facts['md5'][:8]}, {seen.bytes / 1e6:.1f} MB)")
         try:
             self._settle(source, candidate, seen)
             if seen.bytes == 0:
@@ -201,7 +219,7 @@ class _Look:
             return self._put_off(path, f"{problem}; looked at again next time", facts)
         self.say("checking it and making its release")
         try:
-            begin_taking(self.workspace, facts)
+            begin_taking(self.workspace, {**facts, "fetched": self.fetched, "warnings": self.warnings})
             done = self._deploy(fetched, candidate)
         except Busy as error:
             if error.kind not in ("held", "comparing"):
@@ -221,12 +239,12 @@ class _Look:
             self.say(f"note: {line}")
         end_taking(self.workspace, done.release.id)
         self.skipped.pop(path, None)
-        self.last["taken"] = {"sha256": seen.sha256, "modified": seen.modified}
+        self.last["taken"] = _taken(seen, facts["md5"], done.release.id)
         return self._result(facts, changed=True, release=done.release.id)
 
     def _settle(self, source: Source, candidate: Candidate, seen: Seen) -> None:
         time.sleep(self.settings.source.settle_s)
-        if source.digest(candidate.path) != seen:
+        if source.look(candidate.path) != seen:
             raise _PutOff("still being written: it changed between two looks; looked at again next time")
 
     def _fetch(self, source: Source, candidate: Candidate, seen: Seen) -> Path:
@@ -242,29 +260,42 @@ class _Look:
                 "make room, or prune old releases",
                 kind="disk_full",
             )
-        part = target.with_name(f"{target.name}.part")
-        resumed = part.exists() and part.stat().st_size <= seen.bytes
-        if not resumed:
-            part.unlink(missing_ok=True)
         self.say(f"fetching {candidate.path}")
+        self._copy(source, candidate, seen, target)
+        # A file that was overwritten in place never gets here; this finds one replaced by a rename.
         try:
-            source.fetch(candidate.path, part)
-            if resumed and sha256_file(part) != seen.sha256:
-                part.unlink()
-                source.fetch(candidate.path, part)
+            if source.look(candidate.path).sha256 != seen.sha256:
+                self._warn(
+                    f"{candidate.path} was replaced while it was copied; the newer one is for the next look"
+                )
+        except Unreadable:
+            target.unlink()
+            raise
+        return target
+
+    def _copy(self, source: Source, candidate: Candidate, seen: Seen, target: Path) -> None:
+        unfinished, began = target.with_name(f"{target.name}.part"), time.monotonic()
+        try:
+            with Part(unfinished, seen.bytes) as part:
+                source.fetch(candidate.path, seen, part)
+                if part.sha256() != seen.sha256:
+                    raise Unreadable("changed while it was copied; the copy was dropped")
+            unfinished.replace(target)
+        except Unreadable:
+            clear_arrivals(self.workspace)
+            raise
         except OSError as error:
-            part.unlink(missing_ok=True)
+            clear_arrivals(self.workspace)
             raise Failed(
-                f"cannot write the checkpoint to {part.parent} ({error.strerror})",
+                f"cannot write the checkpoint to {target.parent} ({error.strerror})",
                 "make room there",
                 kind="disk_full",
             ) from None
-        if sha256_file(part) != seen.sha256 or source.digest(candidate.path).sha256 != seen.sha256:
-            part.unlink()
-            raise _PutOff("changed while it was copied; the copy was dropped, looked at again next time")
-        part.replace(target)
-        fsync_folder(target.parent)
-        return target
+        self.fetched = {
+            "seconds_s": round(time.monotonic() - began, 3),
+            "kept_bytes": part.kept,
+            "reconnects": part.reconnects,
+        }
 
     def _deploy(self, fetched: Path, candidate: Candidate) -> Deployed:
         from engine.release.deploy import deploy
@@ -272,20 +303,45 @@ class _Look:
         name = candidate.path.rpartition("/")[2]
         return deploy(self.workspace, self.settings, fetched, name=name, cycle=candidate.cycle, wait=self.wait)
 
-    def _is_known(self, candidate: Candidate, seen: Seen, tobe: Pointer | None) -> bool:
-        """Whether nothing is to be done about this content: TO-BE has it, or it was taken before."""
+    def _known_release(self, candidate: Candidate, seen: Seen) -> str | None:
+        """The release that this content is, where nothing is to be done about it: TO-BE has it, or it was taken."""
+        tobe = read_pointer(self.workspace, "tobe")
         if tobe is None:
-            return False
+            return None
         taken = self.last.get("taken") or {}
-        if seen.sha256 in (tobe.checkpoint.sha256, taken.get("sha256")):
-            return True
+        if tobe.checkpoint.sha256 == seen.sha256:
+            self.last["taken"] = _taken(seen, tobe.checkpoint.md5, tobe.release)
+            return tobe.release
+        if taken.get("sha256") == seen.sha256:
+            return str(taken.get("release") or tobe.release)
         if not self.refused:
-            return False
+            return None
         # A stand-in for a refused best must not take TO-BE back to something older than what it holds.
         asis = read_pointer(self.workspace, "asis")
         if asis is not None and asis.checkpoint.sha256 == seen.sha256:
-            return True
-        return taken.get("sha256") == tobe.checkpoint.sha256 and candidate.modified <= taken["modified"]
+            return asis.release
+        older = taken.get("sha256") == tobe.checkpoint.sha256 and candidate.modified <= taken["modified"]
+        return tobe.release if older else None
+
+    def _facts(self, source: Source, candidate: Candidate, seen: Seen) -> dict[str, Any]:
+        """The contract's `candidate`; the MD5 from what is known of this content, else from the source.
+
+        Raises:
+            Unreadable: as `Source.look`.
+        """
+        pointers = (read_pointer(self.workspace, slot) for slot in SLOTS)
+        known = {pointer.checkpoint.sha256: pointer.checkpoint.md5 for pointer in pointers if pointer}
+        taken = self.last.get("taken") or {}
+        if taken.get("md5"):
+            known[taken["sha256"]] = taken["md5"]
+        return {
+            "path": self._full(candidate.path),
+            "cycle": candidate.cycle,
+            "md5": known.get(seen.sha256) or source.md5(candidate.path),
+            "sha256": seen.sha256,
+            "bytes": seen.bytes,
+            "modified_at": timestamp(seen.modified),
+        }
 
     def _known_refusal(self, sha256: str) -> str | None:
         state = self.workspace.state
@@ -300,8 +356,16 @@ class _Look:
         self.refused.append(f"{path}: {reason}")
 
     def _put_off(self, path: str, reason: str, facts: dict[str, Any] | None) -> dict[str, Any]:
+        """End the look with this candidate left alone until the next; one event, however often it is put off so."""
         self.skipped[path] = reason
+        self.waiting = {"path": path, "reason": reason}
+        if not self.dry_run and self.last.get("waiting") != self.waiting:
+            append_event(self.workspace, "postponed", path, {**(facts or {}), "reason": reason})
         return self._result(facts, changed=facts is not None)
+
+    def _warn(self, line: str) -> None:
+        self.warnings.append(line)
+        self.say(f"warning: {line}")
 
     def _result(
         self, facts: dict[str, Any] | None, *, changed: bool = False, release: str | None = None
@@ -309,7 +373,7 @@ class _Look:
         return {
             "changed": changed,
             "candidate": facts,
-            "deployed": release is not None,
+            "deployed": changed and release is not None,
             "release": release,
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped.items()],
             "warnings": self.warnings,
@@ -318,18 +382,12 @@ class _Look:
 
     def _record(self, result: dict[str, Any], error: UnderstudyError | None) -> None:
         problem = {"kind": error.kind, "message": error.message, "hint": error.hint} if error else None
-        write_last(self.workspace, self.last, {**result, "error": problem, "taken": self.last.get("taken")})
+        facts = {"error": problem, "taken": self.last.get("taken"), "waiting": self.waiting}
+        write_last(self.workspace, self.last, {**result, **facts})
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
 
 
-def _facts(path: str, candidate: Candidate, seen: Seen) -> dict[str, Any]:
-    return {
-        "path": path,
-        "cycle": candidate.cycle,
-        "md5": seen.md5,
-        "sha256": seen.sha256,
-        "bytes": seen.bytes,
-        "modified_at": timestamp(seen.modified),
-    }
+def _taken(seen: Seen, md5: str, release: str) -> dict[str, Any]:
+    return {"sha256": seen.sha256, "md5": md5, "release": release, "modified": seen.modified}

@@ -87,7 +87,7 @@ def test_what_may_not_be_read_says_so(open_folder: Path) -> None:
     source = LocalSource(open_folder)
     with as_nobody():
         with pytest.raises(Unreadable, match="chmod 644"):
-            source.digest("checkpoints_cycle1/best_model.pth")
+            source.look("checkpoints_cycle1/best_model.pth")
         problems = {entry.path: entry.problem for entry in source.listing()}
     assert problems["checkpoints_cycle2/"] == "cannot be listed (Permission denied)"
     (open_folder / "checkpoints_cycle2").chmod(0o700)
@@ -100,10 +100,3 @@ def test_a_root_that_is_not_there(tmp_path: Path) -> None:
     put(tmp_path, "file")
     with pytest.raises(Unreachable, match="Not a directory"):
         LocalSource(tmp_path / "file").listing()
-
-
-def test_a_copy_goes_on_behind_what_is_there(source_root: Path, tmp_path: Path) -> None:
-    put(source_root, "checkpoints_cycle1/best_model.pth", b"0123456789")
-    part = put(tmp_path, "part", b"0123")
-    LocalSource(source_root).fetch("checkpoints_cycle1/best_model.pth", part)
-    assert part.read_bytes() == b"0123456789"

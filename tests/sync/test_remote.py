@@ -12,12 +12,21 @@ import pytest
 
 from engine.errors import UsageError
 from engine.store.files import digest_file
+from engine.sync.part import Part
 from engine.sync.remote import RemoteSource
 from engine.sync.source import Unreachable, Unreadable
 from tests.sync.conftest import Proxy, Sshd
 
 pytestmark = pytest.mark.timeout(120)
 BEST = "checkpoints_cycle2/best_model's $(touch x).pth"
+
+
+def copied(source: RemoteSource, target: Path) -> tuple[str, int]:
+    """Copy BEST to `target`, behind what lies there: the hash of all, and the bytes taken over."""
+    seen = source.look(BEST)
+    with Part(target, seen.bytes) as part:
+        source.fetch(BEST, seen, part)
+        return part.sha256(), part.kept
 
 
 @pytest.fixture
@@ -63,18 +72,16 @@ def test_hash_and_fetch(make_sshd: Callable[..., Sshd], checkpoint: Path, tmp_pa
     server = make_sshd(*(["ForceCommand internal-sftp"] if sftp_only else []))
     expected, target = digest_file(checkpoint), tmp_path / "part"
     with RemoteSource(server.place()) as source:
-        seen = source.digest(BEST)
-        assert (seen.sha256, seen.md5, seen.bytes) == (expected.sha256, expected.md5, 3_000_000)
-        source.fetch(BEST, target)
-        assert target.read_bytes() == checkpoint.read_bytes()
-        target.write_bytes(checkpoint.read_bytes()[:1_234_567])
-        source.fetch(BEST, target)
+        seen = source.look(BEST)
+        assert (seen.sha256, seen.bytes) == (expected.sha256, 3_000_000)
+        assert source.md5(BEST) == expected.md5
+        assert copied(source, target) == (expected.sha256, 0)
         assert target.read_bytes() == checkpoint.read_bytes()
         with pytest.raises(Unreadable, match="gone") as gone:
-            source.digest("checkpoints_cycle2/none.pth")
+            source.look("checkpoints_cycle2/none.pth")
         assert gone.value.gone
         with pytest.raises(Unreadable, match="not a regular file"):
-            source.digest("checkpoints_cycle2/folder.pth")
+            source.look("checkpoints_cycle2/folder.pth")
     assert not (checkpoint.parents[1] / "x").exists()
 
 
@@ -165,8 +172,7 @@ def test_a_line_that_drops_is_resumed(
     server.trust(proxy.port)
     target = tmp_path / "part"
     with RemoteSource(server.place(port=proxy.port)) as source:
-        source.digest(BEST)
-        source.fetch(BEST, target)
+        copied(source, target)
     assert target.read_bytes() == checkpoint.read_bytes()
     assert proxy.connections == 3
 
@@ -178,10 +184,9 @@ def test_a_line_that_stalls_times_out_and_what_came_is_kept(
     proxy = make_proxy(server.port, [1_000_000, 20_000], stall=True)
     server.trust(proxy.port)
     target = tmp_path / "part"
-    with RemoteSource(server.place(port=proxy.port, timeout_s=1.5)) as source:
-        source.digest(BEST)
-        with pytest.raises(Unreachable, match="broke off"):
-            source.fetch(BEST, target)
+    place = server.place(port=proxy.port, timeout_s=1.5)
+    with RemoteSource(place) as source, pytest.raises(Unreachable, match="broke off"):
+        copied(source, target)
     kept = target.read_bytes()
     assert kept
     assert checkpoint.read_bytes().startswith(kept)

@@ -184,7 +184,7 @@ def test_what_is_still_being_written_is_put_off(road: Road) -> None:
     assert "still being written" in reasons(first)["best_model.pth"]
     assert not [line for line in road.said if line.startswith("fetching")]
     assert road.look()["deployed"] is True
-    assert road.kinds() == ["deployed", "synced"]
+    assert road.kinds() == ["postponed", "deployed", "synced"]
 
 
 def test_what_is_overwritten_during_the_copy_is_dropped(road: Road) -> None:
@@ -204,7 +204,7 @@ def test_what_is_deleted_meanwhile_is_put_off_without_an_alert(road: Road) -> No
     assert result["deployed"] is False
     assert "gone" in reasons(result)["best_model.pth"]
     assert road.look()["candidate"] is None
-    assert (road.kinds(), road.alerts) == ([], [])
+    assert (road.kinds(), road.alerts) == (["postponed"], [])
 
 
 def test_a_refused_best_is_remembered_and_the_next_best_is_taken(road: Road) -> None:
@@ -271,7 +271,7 @@ def test_during_a_comparison_it_waits(road: Road) -> None:
     assert (result["changed"], result["deployed"]) == (True, False)
     assert "waits" in reasons(result)["best_model.pth"]
     assert road.look()["deployed"] is True
-    assert road.kinds() == ["deployed", "synced"]
+    assert road.kinds() == ["postponed", "deployed", "synced"]
 
 
 def test_a_deploy_by_hand_is_not_undone(road: Road) -> None:
