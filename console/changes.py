@@ -111,7 +111,7 @@ def deploy(desk: Desk) -> None:
 
 
 def label(desk: Desk) -> None:
-    orders.comparable(desk.view())
+    orders.rivals(desk.view())
     desk.open_sheet(Label(desk))
 
 

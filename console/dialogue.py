@@ -158,7 +158,7 @@ def deploy(table: Table) -> Talk:
 
 def label(table: Table) -> Talk:
     """`ID CLASS`; `ID skip` and `ID neither` pass it over; nothing lists those that wait."""
-    orders.comparable(table.view())
+    orders.rivals(table.view())
     answer = yield Question(
         [_("which request, and its class? e.g. 3f2a cat, 3f2a skip, 3f2a neither (empty: list those that wait)")],
         optional=True,

@@ -147,6 +147,18 @@ def comparable(view: View) -> Slots:
     return slots
 
 
+def rivals(view: View) -> Slots:
+    """Both slots, each with a release of its own: there are answers that differ.
+
+    Raises:
+        Refused: they hold the same release, one is empty, or the figures are old.
+    """
+    slots = comparable(view)
+    if slots.asis.release == slots.tobe.release:
+        raise Refused(_("both slots hold the same release: no answers differ"))
+    return slots
+
+
 def compare(images: str) -> tuple[str, ...]:
     """`ab` on so many images; "" for as many as are configured."""
     images = images.strip()

@@ -41,7 +41,7 @@ def sentences() -> set[str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
                 asked = node.args[0]
                 parts = [asked.body, asked.orelse] if isinstance(asked, ast.IfExp) else [asked]
-                found |= {part.value for part in parts if isinstance(part, ast.Constant)}
+                found |= {str(part.value) for part in parts if isinstance(part, ast.Constant)}
     return {one for one in found if isinstance(one, str) and len(one) > 1}
 
 
