@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.compare import records
 from engine.compare.ab import run_ab
-from engine.compare.thumbnails import thumbnail
+from engine.compare.thumbnails import half_blocks, thumbnail
 from engine.config import Settings
 from engine.store.workspace import Workspace
 from engine.tasks.images.preprocess import ImageError
@@ -41,6 +41,13 @@ def test_a_thumbnail_keeps_the_shape_and_the_colour(
     pixels = base64.b64decode(made["rgb"])
     assert len(pixels) == expected[0] * expected[1] * 3
     assert pixels[:3] == bytes((200, 30, 30))
+
+
+def test_on_a_terminal_a_character_holds_two_pixels() -> None:
+    lines = half_blocks(thumbnail(picture((3, 3)), 3))
+    assert [line.count("▀") for line in lines] == [3, 3]
+    assert "38;2;200;30;30m" in lines[0]
+    assert "\x1b[49m" in lines[1]  # nothing stands below the last row
 
 
 def test_a_thumbnail_of_no_image_is_refused() -> None:
