@@ -64,6 +64,8 @@ class Servers(Section):
     host: str = "127.0.0.1"
     asis: SlotServer = SlotServer(port=8891)
     tobe: SlotServer = SlotServer(port=8892)
+    runtime: Literal["auto", "onnx", "torch"] = "auto"
+    batch_window_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
     threads: Annotated[int, Field(ge=0)] = 0  # 0: one a CPU core
     queue: Annotated[int, Field(ge=1)] = 256
     max_wait_s: Annotated[float, Field(gt=0)] = 1.0
@@ -95,6 +97,7 @@ class Model(Section):
 class Training(Section):
     epochs: Annotated[int, Field(ge=1)] | None = None  # None: by the size of the data set
     batch_size: Annotated[int, Field(ge=1)] = 32
+    micro_batch: Annotated[int, Field(ge=1)] | None = None  # None: the whole batch at once
     learning_rate: Annotated[float, Field(gt=0)] = 0.008
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -177,7 +180,15 @@ class Export(Section):
 class Go(Section):
     shards: Path | None = None  # None: WORKSPACE/go/shards
     games_per_shard: Annotated[int, Field(ge=1)] = 500
+    board_size: Annotated[int, Field(ge=2, le=25)] = 19
+    min_rank: str | None = None
+    since: str | None = None
+    until: str | None = None
+    result: Literal["any", "known", "black", "white"] = "any"
+    net: str = "residual64x6"
+    val_fraction: Fraction = 0.02
     batch_size: Annotated[int, Field(ge=1)] = 256
+    micro_batch: Annotated[int, Field(ge=1)] = 64
     epochs: Annotated[int, Field(ge=1)] = 5
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
 
