@@ -9,6 +9,7 @@ import click
 
 from engine.cli.verb import Session, Verb
 from engine.errors import UnderstudyError, UsageError
+from engine.release.prune import prune_if_asked
 from engine.store.logfile import log_path
 from engine.sync.sync import NothingAdmissible
 from engine.sync.sync import sync as look
@@ -18,8 +19,13 @@ from engine.sync.sync import sync as look
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 @click.option("--watch", is_flag=True, help="Go on looking every source.poll_minutes until stopped.")
 @click.option("--wait", is_flag=True, help="Wait for another sync instead of failing.")
-def sync(session: Session, dry_run: bool, watch: bool, wait: bool) -> None:
+@click.option(
+    "--pin", metavar="SHA256:...", help="First make the unknown SSH host key with this fingerprint known."
+)
+def sync(session: Session, dry_run: bool, watch: bool, wait: bool, pin: str | None) -> None:
     """Look at the source; take a changed best checkpoint, checked, to TO-BE."""
+    if pin:
+        _pin(session, pin, dry_run)
     port = session.settings.port("tobe")
     session.log_to(log_path(session.workspace, "sync"))
     if not watch:
@@ -35,6 +41,21 @@ def sync(session: Session, dry_run: bool, watch: bool, wait: bool) -> None:
         except UnderstudyError as error:
             session.emit(error.as_json(), f"error: {error}")
         time.sleep(max(0.0, began + pause_s - time.monotonic()))
+
+
+def _pin(session: Session, fingerprint: str, dry_run: bool) -> None:
+    place = session.settings.source
+    if place.kind != "ssh" or not place.host or dry_run:
+        raise UsageError(
+            "--pin is for a source.kind of ssh with a source.host, and not for --dry-run",
+            "set them, or leave it out",
+        )
+    import asyncio
+
+    from engine.sync.ssh import pin
+
+    file = asyncio.run(pin(place, fingerprint))
+    session.say(f"pinned {fingerprint} in {file}" if file else "the host's key is known already")
 
 
 def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
@@ -54,6 +75,8 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
                 session.say(_skipped(item))
         _notify(session, news, None)
         raise
+    if result["deployed"]:
+        result["pruned"] = prune_if_asked(session.workspace, session.settings)
     _notify(session, news, result if result["deployed"] else None)
     return result
 

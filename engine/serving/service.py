@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.config import Settings
 from engine.errors import Busy, Failed, Interrupted, UnderstudyError, UsageError
+from engine.notify.looks import watching_looks
 from engine.serving.lifeline import child_environment, die_with_parent
 from engine.serving.server import Announce, serve_slot
 from engine.store.workspace import TITLES, Workspace
@@ -52,10 +53,20 @@ def serve(
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if tied:
         die_with_parent(signal.SIGTERM)
-    if len(slots) == 1:
-        stopped_by = serve_slot(workspace, settings.servers, slots[0], announce, shadow=settings.shadow, tied=tied)
-    else:
-        stopped_by = asyncio.run(_Family(workspace, settings, announce).run(slots))
+    # Of several engine processes the one that a person or the boot started looks after the looks.
+    with contextlib.nullcontext() if tied else watching_looks(workspace, settings):
+        if len(slots) == 1:
+            stopped_by = serve_slot(
+                workspace,
+                settings.servers,
+                slots[0],
+                announce,
+                device=settings.device.prefer,
+                shadow=settings.shadow,
+                tied=tied,
+            )
+        else:
+            stopped_by = asyncio.run(_Family(workspace, settings, announce).run(slots))
     if stopped_by == signal.SIGINT:
         raise Interrupted("interrupted", "the slots keep their releases")
 
@@ -151,7 +162,7 @@ class _Family:
     def _command(self, slot: str) -> list[str]:
         settings = [
             f"{key}={json.dumps(value) if isinstance(value, bool) else value}"
-            for section in ("servers", "shadow")
+            for section in ("servers", "shadow", "device")
             for key, value in _leaves(getattr(self._settings, section).model_dump(), f"{section}.")
         ]
         words = ["--workspace", str(self._workspace.root), "serve", slot, "--tied", "--json", *settings]

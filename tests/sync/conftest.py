@@ -123,6 +123,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
+        self.passed: list[int] = []  # bytes of answer, a connection
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -139,11 +140,12 @@ class Proxy:
             server = socket.create_connection(("127.0.0.1", self._target))
             self._open += [client, server]
             limit = self._after[min(self.connections, len(self._after) - 1)]
-            self.connections += 1
-            threading.Thread(target=self._pump, args=(client, server, None), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, limit), daemon=True).start()
+            place, self.connections = self.connections, self.connections + 1
+            self.passed.append(0)
+            threading.Thread(target=self._pump, args=(client, server, None, None), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, limit, place), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, limit: int | None, place: int | None) -> None:
         passed = 0
         try:
             while chunk := source.recv(16384):
@@ -153,6 +155,8 @@ class Proxy:
                         return
                     break
                 sink.sendall(chunk)
+                if place is not None:
+                    self.passed[place] = passed
         except OSError:
             pass
         for item in (source, sink):

@@ -108,6 +108,7 @@ def test_an_unknown_host_key_is_a_hard_stop(make_sshd: Callable[..., Sshd]) -> N
     assert server.known_hosts.read_text() == ""
 
 
+@pytest.mark.fault(19)
 def test_a_changed_host_key_is_a_hard_stop_that_shows_both(make_sshd: Callable[..., Sshd]) -> None:
     server = make_sshd()
     with RemoteSource(server.place()) as source:
@@ -164,6 +165,7 @@ def test_a_server_that_accepts_and_says_nothing(make_sshd: Callable[..., Sshd]) 
             source.listing()
 
 
+@pytest.mark.fault(17)
 def test_a_line_that_drops_is_resumed(
     make_sshd: Callable[..., Sshd], make_proxy: Callable[..., Proxy], checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +179,7 @@ def test_a_line_that_drops_is_resumed(
     assert proxy.connections == 3
 
 
+@pytest.mark.fault(18)
 def test_a_line_that_stalls_times_out_and_what_came_is_kept(
     make_sshd: Callable[..., Sshd], make_proxy: Callable[..., Proxy], checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -164,6 +164,7 @@ def test_a_changed_checkpoint_is_taken_once(road: Road) -> None:
     assert (state["changed"], state["error"], state["failures"]) == (False, None, 0)
 
 
+@pytest.mark.fault(12)
 def test_same_size_and_time_other_content_is_found_by_its_hash(road: Road) -> None:
     path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     road.look()
@@ -175,6 +176,7 @@ def test_same_size_and_time_other_content_is_found_by_its_hash(road: Road) -> No
     assert road.holds() == "b"
 
 
+@pytest.mark.fault(8)
 def test_what_is_still_being_written_is_put_off(road: Road) -> None:
     path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     path.write_bytes(road.stock.files["a"].read_bytes()[:5000])
@@ -187,6 +189,7 @@ def test_what_is_still_being_written_is_put_off(road: Road) -> None:
     assert road.kinds() == ["postponed", "deployed", "synced"]
 
 
+@pytest.mark.fault(9)
 def test_what_is_overwritten_during_the_copy_is_dropped(road: Road) -> None:
     path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     other = road.stock.files["b"].read_bytes()
@@ -198,6 +201,7 @@ def test_what_is_overwritten_during_the_copy_is_dropped(road: Road) -> None:
     assert road.holds() == "b"
 
 
+@pytest.mark.fault(11)
 def test_what_is_deleted_meanwhile_is_put_off_without_an_alert(road: Road) -> None:
     path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     result = road.look({"fetching": path.unlink})
@@ -207,6 +211,7 @@ def test_what_is_deleted_meanwhile_is_put_off_without_an_alert(road: Road) -> No
     assert (road.kinds(), road.alerts) == (["postponed"], [])
 
 
+@pytest.mark.fault(16)
 def test_a_refused_best_is_remembered_and_the_next_best_is_taken(road: Road) -> None:
     road.put("bad", "checkpoints_cycle10/best_model.pth", 100)
     road.put("a", "checkpoints_cycle9/LiteCNNPro_best.pth", 200)
@@ -234,6 +239,7 @@ def test_a_stand_in_never_takes_tobe_back(road: Road) -> None:
     assert road.holds() == "a"
 
 
+@pytest.mark.fault(15)
 def test_the_combined_checkpoint_wins_while_it_is_there(road: Road) -> None:
     road.put("a", "checkpoints_cycle3/best_model.pth", 10)
     combined = road.put("b", "checkpoints_combined/LiteCNNPro_best.pth", 900)
@@ -246,6 +252,7 @@ def test_the_combined_checkpoint_wins_while_it_is_there(road: Road) -> None:
     assert road.holds() == "a"
 
 
+@pytest.mark.fault(13, 14)
 def test_a_future_time_does_not_win_over_a_higher_cycle(road: Road) -> None:
     road.put("a", "checkpoints_cycle9/best_model.pth", -7200)
     road.put("b", "checkpoints_cycle10/best_model.pth", 50)
@@ -284,6 +291,7 @@ def test_a_deploy_by_hand_is_not_undone(road: Road) -> None:
     assert road.holds() == "b"
 
 
+@pytest.mark.fault(2)
 def test_nothing_left_by_a_crash_is_trusted(road: Road) -> None:
     road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     sha256 = digest_file(road.stock.files["a"]).sha256
@@ -332,6 +340,7 @@ def test_nothing_admissible_is_a_failure_that_names_every_file(road: Road) -> No
     assert road.state()["error"]["kind"] == "nothing_admissible"
 
 
+@pytest.mark.fault(20)
 def test_a_source_out_of_reach_alerts_once_and_says_when_it_is_back(road: Road) -> None:
     road.root.rename(road.root.with_name("away"))
     for _ in range(3):
@@ -347,6 +356,7 @@ def test_a_source_out_of_reach_alerts_once_and_says_when_it_is_back(road: Road) 
     assert road.state()["failing_since"] is None
 
 
+@pytest.mark.fault(7)
 def test_a_full_disk_ends_cleanly(road: Road) -> None:
     road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -381,6 +391,7 @@ def test_a_dry_run_changes_nothing(road: Road) -> None:
     assert sorted(road.workspace.root.rglob("*")) == before
 
 
+@pytest.mark.fault(21, 22)
 def test_a_second_sync_is_told_who_is_at_work_and_a_killed_one_frees_the_lock(road: Road) -> None:
     road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     first = subprocess.Popen(
@@ -436,6 +447,7 @@ def test_the_command_line_says_it_with_its_exit_codes(
     assert "text file" in refused.json["error"]["message"]
 
 
+@pytest.mark.fault(19)
 def test_over_ssh_with_a_host_key_that_changes(
     road: Road, make_sshd: Callable[..., Sshd], engine: Callable[..., Result]
 ) -> None:
