@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
 import sys
 import traceback
-from typing import Any
 
 import click
 
 from engine import __version__
-from engine.cli.verb import COMMON, Session, Verb, as_settings, is_override, take_common, valued_options
+from engine.cli.group import VerbGroup
 from engine.config import mask
-from engine.errors import Interrupted, UnderstudyError, UsageError, nearest
+from engine.errors import Interrupted, UnderstudyError, UsageError
 
 VERBS: dict[str, tuple[str, str]] = {
     # verb: (module below engine.cli, one line of help)
@@ -31,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show or follow the log of a slot, of sync or of a run."),
     "train": ("train", "Train a model; best and last are kept, and it can be resumed."),
     "runs": ("train", "Training runs, newest first."),
+    "go": ("go", "The Go policy network: parse games, train, play."),
     "sync": ("sync", "Look at the source; take a changed checkpoint to TO-BE."),
     "cron": ("cron", "The schedule of sync in the crontab."),
     "ab": ("ab", "Compare AS-IS and TO-BE on the same labelled images."),
@@ -51,60 +50,10 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
-class Engine(click.Group):
-    """The group of all verbs; a verb's module is imported only when it is called."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        session = ctx.ensure_object(Session)
-        valued = valued_options(COMMON)
-        args = as_settings(args, valued)
-        rest, position = [], 0
-        while position < len(args):
-            word = args[position]
-            if word in valued:
-                rest += args[position : position + 2]
-                position += 2
-            elif is_override(word, wide=True):
-                session.overrides.append(word)
-                position += 1
-            elif word.startswith("-"):
-                rest.append(word)
-                position += 1
-            else:
-                break
-        return super().parse_args(ctx, rest + args[position:])
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        module = importlib.import_module(f"engine.cli.{VERBS[name][0]}")
-        command = getattr(module, name)
-        assert isinstance(command, Verb)
-        return command
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str, click.Command, list[str]]:
-        command = self.get_command(ctx, args[0])
-        if command is None:
-            raise UsageError(f"unknown verb '{args[0]}'", nearest(args[0], VERBS), kind="unknown_verb")
-        return args[0], command, args[1:]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, VERBS[name][1]) for name in sorted(VERBS)])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        take_common(ctx.ensure_object(Session), ctx.params)
-        return super().invoke(ctx)
-
-
-def build() -> Engine:
-    return Engine(
+def build() -> VerbGroup:
+    return VerbGroup(
+        VERBS,
         name="engine",
-        params=list(COMMON),
-        no_args_is_help=True,
         help="Understudy's engine: train, sync, release, serve, compare, promote.",
         epilog=f"version {__version__}",
     )

@@ -23,12 +23,13 @@ from engine.training.runs import (
     note_interrupted,
     process_identity,
     read_metrics,
+    second_metric,
     stop_run,
 )
 from engine.training.signals import stop_requests
 
 _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint",
-           "samples_per_s", "peak_memory_bytes", "seconds_s")  # fmt: skip
+           "samples_per_s", "unit", "peak_memory_bytes", "seconds_s")  # fmt: skip
 
 
 @click.command(cls=Verb)
@@ -51,13 +52,36 @@ def train(
     if stop:
         _stop(session, stop)
         return
-    settings = session.settings
-    folder = None
+    run_training(session, resume=resume, detach=detach, strict=strict, overwrite=overwrite, claimed=claimed)
+
+
+def run_training(
+    session: Session,
+    task: str = "images",
+    *,
+    resume: str | None = None,
+    follow: bool = False,
+    detach: bool = False,
+    strict: bool = False,
+    overwrite: bool = False,
+    claimed: str | None = None,
+) -> None:
+    """Train, here or in the background; what `train` and `go train` share.
+
+    Args:
+        task: which kind of work a new run does; a resumed one does what it began with.
+        follow: without `resume`, go on with the newest run of this task: where it was interrupted, or from the
+            weights that it ended with.
+    """
+    settings, folder, start_from = session.settings, None, None
+    if follow and not resume and not claimed:
+        resume, start_from = _newest(session, task)
     if resume:
         from engine.training.plan import resumed_settings
 
         folder = find_run(session.workspace, resume)
         manifest = folder.read_manifest()
+        task = manifest.get("task", task)
         if manifest.get("settings"):
             settings = resumed_settings(session.loaded, manifest["settings"])
         if holder(folder.lock):
@@ -66,34 +90,53 @@ def train(
             session.say(f"run {folder.run} is completed: nothing to do")
             session.emit({name: manifest.get(name) for name in _RESULT}, _text)
             return
+    elif task == "go":
+        from engine.training.plan import go_settings
+
+        settings = go_settings(session.loaded)
     elif settings.data.kind == "folder":
         from engine.tasks.images.listing import list_images
 
         list_images(settings.data.root)  # what is plainly wrong is said before torch is loaded
     if detach:
-        _detach(session, folder, strict=strict, overwrite=overwrite)
+        _detach(session, folder, task, strict=strict, overwrite=overwrite, start_from=start_from)
         return
     if folder is None:
         folder = find_run(session.workspace, claimed) if claimed else claim_run(session.workspace)
+        start_from = start_from or folder.read_manifest().get("started_from")
     session.log_to(folder.log, max_bytes=0)
     # OpenMP's threads spin while they wait: beside a busy server that makes a training ten times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # a signal in the middle of an import could leave half a module behind: it waits until torch is there
     with stop_requests() as asked:
-        from engine.training.train import train as run_training
+        from engine.training.train import train as train_run
     if asked:
         note_interrupted(folder)
         raise Interrupted(f"run {folder.run} was interrupted before it began", "start it again")
-    result = run_training(
+    result = train_run(
         session.workspace,
         settings,
         folder,
+        task=task,
+        start_from=start_from,
         say=session.say,
         strict=strict,
         overwrite=overwrite,
         keep_folder=claimed is not None,
     )
     session.emit(result, _text)
+
+
+def _newest(session: Session, task: str) -> tuple[str | None, str | None]:
+    """The newest run of a task: (its name, None) to resume it, or (None, its checkpoint) to go on from."""
+    for entry in list_runs(session.workspace):
+        if entry.get("task") != task:
+            continue
+        if entry["status"] == "completed":
+            return None, entry["checkpoint"]
+        if entry["status"] != "failed":
+            return entry["run"], None
+    return None, None
 
 
 def _stop(session: Session, name: str) -> None:
@@ -107,16 +150,20 @@ def _stop(session: Session, name: str) -> None:
     session.emit({"run": folder.run, "status": status}, said + hint)
 
 
-def _detach(session: Session, folder: RunFolder | None, *, strict: bool, overwrite: bool) -> None:
+def _detach(
+    session: Session, folder: RunFolder | None, task: str, *, strict: bool, overwrite: bool, start_from: str | None
+) -> None:
     """A child with a session of its own outlives the terminal."""
     words = ["--resume", folder.run] if folder else []
     if folder is None:
         folder = claim_run(session.workspace)
         words = ["--claimed", folder.run]
+        if start_from:
+            folder.write_manifest(FIELDS | {"run": folder.run, "started_from": start_from})
     words += [*(["--strict"] if strict else []), *(["--overwrite"] if overwrite else [])]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(
-            session.engine_command("train", *words),
+            session.engine_command(*(("go", "train") if task == "go" else ("train",)), *words),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # it writes its words there itself, with their times
             stderr=log,
@@ -151,10 +198,10 @@ def _text(result: dict[str, Any]) -> str:
         return f"run {result['run']}: {result['status']}"
     rate = result["samples_per_s"] or 0
     return "\n".join((
-        f"run {result['run']} {result['status']}: Acc: {best['accuracy'] * 100:.2f}%, F1-macro {best['f1_macro']:.4f},"
+        f"run {result['run']} {result['status']}: Acc: {best['accuracy'] * 100:.2f}%,{second_metric(best)},"
         f" loss {best['loss']:.4f} at epoch {best['epoch']} of {result['epochs']}",
         f"{result['checkpoint']}",
-        f"{result['seconds_s']:.1f} s, {rate:,.0f} images/s on {result['device']} ({result['precision']}),"
+        f"{result['seconds_s']:.1f} s, {rate:,.0f} {result['unit'] or 'images'}/s on {result['device']} ({result['precision']}),"
         f" peak {(result['peak_memory_bytes'] or 0) / 2**20:,.0f} MiB",
     ))  # fmt: skip
 
@@ -186,12 +233,17 @@ def _detail(value: dict[str, Any]) -> str:
             f"{row['train_loss']:.4f}",
             f"{row['loss']:.4f}",
             f"{row['accuracy']:.2%}",
-            f"{row['f1_macro']:.4f}",
+            second_metric(row).split()[-1],
         )
         for row in entry["metrics"]
     ]
     if rows:
-        lines += ["", table(rows, ("epoch", "loss", "val loss", "accuracy", "F1"))]
+        lines += [
+            "",
+            table(
+                rows, ("epoch", "loss", "val loss", "accuracy", "top-5" if "top5" in entry["metrics"][0] else "F1")
+            ),
+        ]
     return "\n".join(lines)
 
 

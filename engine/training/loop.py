@@ -153,15 +153,27 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, targets = self.task.prepare(self._placed(batch), training=True)
-        with self._autocast():
-            outputs = self.model(inputs)
-        loss = self.task.loss(outputs.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss = self._backward(inputs, targets)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average(step)
         return loss
+
+    def _backward(self, inputs: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        """Add up the gradients of the batch, a micro-batch at a time; the batch's mean loss."""
+        count, size = len(inputs), self.settings.micro_batch or len(inputs)
+        whole = torch.zeros((), device=inputs.device)
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            with self._autocast():
+                outputs = self.model(inputs[part])
+            loss = self.task.loss(outputs.float(), tuple(target[part] for target in targets))
+            if size < count:
+                loss = loss * (len(outputs) / count)
+            self.scaler.scale(loss).backward()
+            whole += loss.detach()
+        return whole
 
     def _placed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device, non_blocking=True) for part in batch)

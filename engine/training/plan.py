@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from engine.config import Loaded, Settings
-from engine.config.schema import Data, Model, Training
+from engine.config.schema import Data, Go, Model, Training
 from engine.errors import UsageError
 
-SECTIONS = ("data", "model", "training", "device")
+SECTIONS = ("data", "model", "training", "device", "go")
 # keys that cannot change the weights
 HARMLESS = frozenset(
     (
@@ -27,6 +27,22 @@ def kept_settings(settings: Settings) -> dict[str, Any]:
     return {name: whole[name] for name in SECTIONS} | {"checkpoints": {"root": str(settings.checkpoints_root)}}
 
 
+def go_settings(loaded: Loaded) -> Settings:
+    """The settings of a new Go run: `go.*` stands in for the `training.*` that this command line does not set."""
+    settings = loaded.settings.model_copy(deep=True)
+    go = settings.go
+    for name, value in (
+        ("epochs", go.epochs),
+        ("batch_size", go.batch_size),
+        ("learning_rate", go.learning_rate),
+        ("micro_batch", go.micro_batch),
+    ):
+        if loaded.origins.get(f"training.{name}") != "command line":
+            setattr(settings.training, name, value)
+    settings.model.name, settings.defaults.data = go.net, "go"
+    return settings
+
+
 def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
     """The settings of a resumed run: those it began with, and the harmless overrides of this command line.
 
@@ -34,6 +50,7 @@ def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
         UsageError: an override would change the result.
     """
     now = kept_settings(loaded.settings)
+    kept = {**{name: now[name] for name in SECTIONS}, **kept}
     result = {name: dict(values) for name, values in kept.items()}
     for argument in loaded.arguments:
         key = argument.partition("=")[0]
@@ -59,6 +76,7 @@ def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
     settings.model = Model.model_validate(result["model"])
     settings.training = Training.model_validate(result["training"])
     settings.device = type(settings.device).model_validate(result["device"])
+    settings.go = Go.model_validate(result["go"])
     settings.checkpoints.root = type(settings.checkpoints).model_validate(kept["checkpoints"]).root
     return settings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.store.clock import timestamp
-from engine.training.runs import RunFolder, read_metrics, write_quickly
+from engine.training.runs import RunFolder, read_metrics, second_metric, write_quickly
 
 FILE_EVERY_S = 1.0
 LINE_EVERY_S = 10.0
@@ -106,7 +106,7 @@ class Progress:
         self._last_line = time.monotonic()
         self.say(
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  val loss {row['loss']:.4f}"
-            f"  accuracy {row['accuracy']:.2%}{_second(row)}{self._pace(row['epoch'] * self.steps)}"
+            f"  accuracy {row['accuracy']:.2%}{second_metric(row)}{self._pace(row['epoch'] * self.steps)}"
         )
 
     def _pace(self, done: int) -> str:
@@ -129,13 +129,6 @@ class Metrics:
             stream.write(json.dumps(row) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def _second(row: dict[str, Any]) -> str:
-    """The metric beside accuracy: macro-F1, or top-5 accuracy where there are too many classes for it."""
-    if row.get("f1_macro") is not None:
-        return f"  F1 {row['f1_macro']:.4f}"
-    return f"  top-5 {row['top5']:.2%}" if row.get("top5") is not None else ""
 
 
 def clock(seconds: float) -> str:

@@ -42,6 +42,8 @@ FIELDS: dict[str, Any] = {
     "started_at": None,
     "finished_at": None,
     "error": None,
+    "task": "images",
+    "unit": "images",
 }
 
 
@@ -96,6 +98,13 @@ class RunFolder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.manifest, manifest)
+
+
+def second_metric(row: dict[str, Any]) -> str:
+    """The metric beside accuracy, in words: macro-F1, or top-5 where there are too many classes for that."""
+    if row.get("f1_macro") is not None:
+        return f"  F1-macro {row['f1_macro']:.4f}"
+    return f"  top-5 {row['top5']:.2%}" if row.get("top5") is not None else ""
 
 
 def claim_run(workspace: Workspace) -> RunFolder:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from engine.checkpoints.files import save_checkpoint_file
+from engine.checkpoints.files import load_checkpoint_file, save_checkpoint_file
 from engine.config import Settings
 from engine.devices.detect import ChosenDevice, choose_device
 from engine.errors import Failed, Interrupted, UnderstudyError, UsageError
@@ -34,6 +35,7 @@ def train(
     folder: RunFolder,
     *,
     task: str = "images",
+    start_from: str | None = None,
     say: Callable[[str], None] = lambda line: None,
     strict: bool = False,
     overwrite: bool = False,
@@ -45,6 +47,7 @@ def train(
     Args:
         folder: a claimed run; a resumed one brings its manifest.
         task: which kind of work, by its folder in `engine.tasks`.
+        start_from: a checkpoint whose weights a new run begins with.
         say: takes lines for people.
         strict: stop at bad data instead of leaving it out.
         overwrite: replace a better best of the same cycle.
@@ -65,7 +68,8 @@ def train(
         manifest = folder.read_manifest()
         fresh = not manifest.get("settings")
         manifest = FIELDS | manifest | {"run": folder.run, "status": "running", "error": None, "finished_at": None}
-        manifest |= {"task": task, "settings": kept_settings(settings), **process_identity()}
+        manifest |= {"task": task, "started_from": manifest.get("started_from") or start_from}
+        manifest |= {"settings": kept_settings(settings), **process_identity()}
         manifest |= {"model": settings.model.name, "data": settings.defaults.data if fresh else manifest["data"]}
         manifest["started_at"] = manifest["started_at"] or timestamp()
         folder.write_manifest(manifest)
@@ -102,7 +106,7 @@ def train(
 def result_of(manifest: dict[str, Any]) -> dict[str, Any]:
     """The contract's object of `train` from a run's manifest."""
     names = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint")
-    figures = ("samples_per_s", "peak_memory_bytes", "seconds_s", "error")
+    figures = ("samples_per_s", "unit", "peak_memory_bytes", "seconds_s", "error")
     return {name: manifest.get(name) for name in names + figures}
 
 
@@ -143,10 +147,16 @@ class _Session:
         if state:
             self._same_threads(state)
         model = task.build_model(pretrained=self.settings.model.pretrained and not state)
+        if not state:
+            self._start_from(model)
         self._claim_cycle()
         self.manifest |= {"device": chosen.kind, "device_name": chosen.name, "device_note": chosen.note}
         self.manifest |= {"precision": precision, "epochs": self.settings.training.epochs}
-        self.manifest |= {"parameters": sum(p.numel() for p in model.parameters()), "classes": len(task.classes)}
+        self.manifest |= {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "classes": len(task.classes),
+            "unit": task.unit,
+        }
         self.folder.write_manifest(self.manifest)
         trainer = self.trainer = self._trainer(model, task, chosen, precision)
         if state:
@@ -213,6 +223,20 @@ class _Session:
             self.settings = self.settings.model_copy(deep=True)
             self.settings.training.epochs = task.default_epochs()
             self.manifest["settings"] = kept_settings(self.settings)
+
+    def _start_from(self, model: torch.nn.Module) -> None:
+        """Give a new run's net the weights that it is to go on from."""
+        path = self.manifest["started_from"]
+        if not path:
+            return
+        try:
+            model.load_state_dict(load_checkpoint_file(Path(path))["model_state_dict"])
+        except (FileNotFoundError, KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()[:160]
+            raise UsageError(
+                f"this run cannot begin with the weights of {path} ({reason})", "start from new weights: --fresh"
+            ) from None
+        self.say(f"begins with the weights of {path}")
 
     def _same_threads(self, state: dict[str, Any]) -> None:
         if state["threads"] != torch.get_num_threads():

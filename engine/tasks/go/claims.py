@@ -54,6 +54,11 @@ class Claims:
             if self._holder(path).get("worker") == self._me["worker"]:
                 path.unlink(missing_ok=True)
 
+    def living(self) -> list[str]:
+        """The names that living workers hold claims on."""
+        paths = sorted(self._folder.glob("*.claim"))
+        return [path.name.removesuffix(".claim") for path in paths if not self._dead(path, self._holder(path))]
+
     def _create(self, path: Path) -> bool:
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Failed, UsageError
+from engine.errors import Busy, Failed, UsageError
 from engine.store.files import atomic_write, create_once
 from engine.tasks.go.claims import Claims
 from engine.tasks.go.inventory import Inventory, take_inventory
@@ -152,6 +152,22 @@ def summary(folder: Path, skipped: Sequence[dict[str, str]] = ()) -> dict[str, A
         "shards": len(notes),
         "bytes": sum(path.stat().st_size for path in folder.glob("batch_*.npz")),
     }
+
+
+def reset(folder: Path) -> int:
+    """Remove every shard, note, plan and claim; how many files that were.
+
+    Raises:
+        Busy: a living worker is at it.
+    """
+    names = re.compile(r"^\.?(batch|plan)_\d+\.")
+    found = [path for path in folder.iterdir() if names.match(path.name)] if folder.is_dir() else []
+    busy = Claims(folder).living() if found else []
+    if busy:
+        raise Busy(f"{busy[0]} is being made by another worker", "stop it first")
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
 def _make(folder: Path, shard: Planned, filters: Filters, found: Inventory) -> int:

@@ -6,7 +6,7 @@ bytes on 19×19. A batch's planes are filled from that by compiled code that hol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -34,6 +34,17 @@ class Positions:
 
     def __len__(self) -> int:
         return len(self.move)
+
+    def taken(self, chosen: NDArray[np.int64]) -> Positions:
+        """Only some of the positions; the rest's memory is given back."""
+        return replace(
+            self,
+            boards=self.boards[chosen],
+            ko=self.ko[chosen],
+            move=self.move[chosen],
+            game=self.game[chosen],
+            start=self.start[chosen],
+        )
 
     def batch(
         self, chosen: NDArray[np.int64], symmetry: NDArray[np.int64]

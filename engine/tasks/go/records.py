@@ -87,7 +87,7 @@ def read_record(text: bytes) -> Record:
         result=_result(_text(root, "RE", "")),
         black_rank=rank_number(_text(root, "BR", "")),
         white_rank=rank_number(_text(root, "WR", "")),
-        date=_date(_text(root, "DT", "")),
+        date=day_number(_text(root, "DT", "")),
         setup=setup,
         moves=moves,
         digest=hashlib.blake2b(bytes([size]) + setup.tobytes() + b"/" + moves.tobytes(), digest_size=8).digest(),
@@ -146,7 +146,8 @@ def _result(text: str) -> int:
     return 1 if winner == "B+" else -1 if winner == "W+" else 0
 
 
-def _date(text: str) -> int:
+def day_number(text: str) -> int:
+    """The first date in a text as yyyymmdd, with zeros for what it does not say; 0 without one."""
     found = _DATE.search(text)
     if not found:
         return 0
