@@ -1,9 +1,12 @@
 """`sync` with nothing to do, as cron runs it: wall time and peak memory of the whole process.
 
-    python -m benchmarks.sync [--json]
+    python -m benchmarks.sync [--json] [--large]
 
 Local, and over SSH to an sshd on loopback where there is one; the source's best checkpoint has 8 MB and is
-what TO-BE holds. Median of seven child processes. Targets (local): 0.45 s and 70 MB.
+what TO-BE holds. Median of seven child processes. Targets: 0.45 s and 70 MB local, 0.5 s over SSH.
+
+`--large` copies 1 GiB from that sshd too, hashed as it comes, in turn with `rsync` and `scp` over the same cipher
+(aes128-gcm): medians of three. Targets: at least 0.9 of rsync's speed, under 120 MB. Needs 2 GiB of disk.
 """
 
 from __future__ import annotations
@@ -31,7 +34,25 @@ from engine.store.workspace import Workspace
 
 RUNS = 7
 BYTES = 8_000_000
-TARGETS = {"local": (0.45, 70_000_000)}
+LARGE_RUNS = 3
+LARGE_BYTES = 1 << 30
+TARGETS: dict[str, tuple[float, int | None]] = {"local": (0.45, 70_000_000), "ssh, loopback": (0.5, None)}
+_COPY = """
+import resource, sys
+from pathlib import Path
+from engine.config.schema import Source
+from engine.sync.part import Part
+from engine.sync.remote import RemoteSource
+words = dict(word.removeprefix("source.").split("=", 1) for word in sys.argv[3:])
+with RemoteSource(Source.model_validate(words)) as source:
+    source.listing()
+    seen = source.look(sys.argv[1])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with Part(Path(sys.argv[2]), seen.bytes) as part:
+        source.fetch(sys.argv[1], seen, part)
+        print(part.sha256() == seen.sha256, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+"""
 SSHD = Path("/usr/sbin/sshd")
 SFTP = [
     Path("/usr/lib/openssh/sftp-server"),
@@ -42,6 +63,7 @@ SFTP = [
 
 def main(argv: list[str] | None = None) -> None:
     """Measure and print; with --json one object `{results}`."""
+    wanted = sys.argv[1:] if argv is None else argv
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = folder / "mycnn"
@@ -50,15 +72,21 @@ def main(argv: list[str] | None = None) -> None:
         with _sshd(folder) as words:
             if words is not None:
                 results.append(_measure("ssh, loopback", workspace, [f"source.root={root}", *words]))
-    if "--json" in (sys.argv[1:] if argv is None else argv):
+                if "--large" in wanted:
+                    results += _large(folder, words)
+    if "--json" in wanted:
         print(json.dumps({"results": results}))
         return
     for result in results:
-        target = (
-            f"  (target {result['target_s']} s, {result['target_bytes'] / 1e6:.0f} MB)"
-            if result["target_s"]
-            else ""
-        )
+        if "tool" in result:
+            print(
+                f"1 GiB by {result['tool']}: {result['wall_s']:.2f} s ({result['of_rsync']:.2f} of rsync's speed)"
+                + (f", {result['peak_bytes'] / 1e6:.1f} MB" if result["peak_bytes"] else "")
+            )
+            continue
+        target = f"  (target {result['target_s']} s" if result["target_s"] else ""
+        target += f", {result['target_bytes'] / 1e6:.0f} MB" if result["target_bytes"] else ""
+        target += ")" if target else ""
         print(
             f"sync with nothing to do, {result['source']}: {result['wall_s']:.3f} s "
             f"(CPU {result['cpu_s']:.3f} s), "
@@ -116,6 +144,61 @@ def _measure(source: str, workspace: Workspace, words: list[str]) -> dict[str, A
         "target_bytes": target_bytes,
         "runs": RUNS,
     }
+
+
+def _large(folder: Path, words: list[str]) -> list[dict[str, Any]]:
+    """One file of 1 GiB by each tool in turn; the peak is that of our own process, on Linux in KiB."""
+    large, target = folder / "large.pth", folder / "copy"
+    with large.open("wb") as stream:
+        for _ in range(LARGE_BYTES >> 20):
+            stream.write(secrets.token_bytes(1 << 20))
+    facts = dict(word.removeprefix("source.").split("=", 1) for word in words)
+    options = ["-i", facts["key"], "-o", f"UserKnownHostsFile={facts['known_hosts']}", "-F", "none"]
+    options += ["-c", "aes128-gcm@openssh.com"]
+    at = f"{facts['user']}@127.0.0.1:{large}"
+    shell = " ".join(["ssh", "-p", facts["port"], *options])
+    peers = {
+        "rsync": ["rsync", "-W", "-e", shell, at, str(target)],
+        "scp": ["scp", "-q", "-P", facts["port"], *options, at, str(target)],
+    }
+    walls: dict[str, list[float]] = {"understudy": [], **{tool: [] for tool in peers if shutil.which(tool)}}
+    peak = 0
+    for _ in range(LARGE_RUNS):
+        for tool, taken in walls.items():
+            for path in folder.glob("copy*"):
+                path.unlink()
+            if tool in peers:
+                began = time.perf_counter()
+                subprocess.run(peers[tool], check=True)
+                taken.append(time.perf_counter() - began)
+                continue
+            command = [sys.executable, "-c", _COPY, large.name, str(target), *words, f"source.root={folder}"]
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdout.readline()
+            began = time.perf_counter()
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            right, size = child.stdout.readline().split()
+            taken.append(time.perf_counter() - began)
+            child.communicate()
+            if right != "True":
+                raise SystemExit("the copy does not have the content that was promised")
+            peak = max(peak, int(size) * 1024)
+    medians = {tool: statistics.median(taken) for tool, taken in walls.items()}
+    rsync = medians.get("rsync", float("nan"))
+    return [
+        {
+            "tool": tool,
+            "bytes": LARGE_BYTES,
+            "wall_s": round(wall, 3),
+            "of_rsync": round(rsync / wall, 3),
+            "peak_bytes": peak if tool == "understudy" else None,
+            "runs": LARGE_RUNS,
+        }
+        for tool, wall in medians.items()
+    ]
 
 
 @contextlib.contextmanager
