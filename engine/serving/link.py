@@ -92,15 +92,18 @@ class Link(asyncio.Protocol):
         await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
         return link
 
-    async def load(self, release: str, path: Path, max_pixels: int, loaded_at: str) -> None:
+    async def load(self, release: str, path: Path, loaded_at: str, how: dict[str, Any]) -> None:
         """Have the worker check, load and warm up a release.
+
+        Args:
+            how: `max_pixels`, `runtime`, `device`, `batch_window_ms`.
 
         Raises:
             Failed: it does not load, or the worker died of it.
         """
         try:
             await asyncio.wait_for(asyncio.shield(self._hello), _START_S)
-            order = {"release": release, "path": str(path), "max_pixels": max_pixels}
+            order = {"release": release, "path": str(path), **how}
             answer = await self.request(frames.LOAD, 0, json.dumps(order).encode())
         except (WorkerGone, TimeoutError):
             code = await self.end()

@@ -207,6 +207,7 @@ _SCHEMAS: dict[str, Any] = {
         accuracy=_MAYBE_NUMBER,
         architecture=_TEXT,
         precision=_TEXT,
+        runtime={"type": "string", "enum": ["onnx", "torch"]},
         classes={"type": "array", "items": _TEXT},
         input=_object(
             name=_TEXT,

@@ -1,21 +1,20 @@
-"""A loaded release: an ONNX Runtime session with its preprocessing. Imported by the worker alone."""
+"""A loaded release: an engine with its preprocessing. Imported by the worker alone."""
 
 from __future__ import annotations
 
 import ctypes
 import io
 import json
-import os
 import sys
 import threading
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
 
 from engine.errors import Failed
 from engine.release.bundle import Release
+from engine.serving.engines import Runtime, build_engine, first_line
 from engine.tasks.images.preprocess import ImageError, Preprocess
 
 _STATUS = {"not_image": 415, "truncated": 422, "too_large": 413}
@@ -28,7 +27,6 @@ _RUNS_OUTSIDE_PROGRAMS = ("EPS", "WMF", "FITS")
 _WARM_RUNS = 6
 _LARGE_PIXELS = 8_000_000
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
-_MOST_ROWS = 8  # more in one run is no faster on a CPU, and ONNX Runtime keeps the memory of its largest run
 
 
 def give_memory_back() -> None:
@@ -53,16 +51,6 @@ def prepare_decoders() -> None:
             Image.ID.remove(name)
 
 
-def _shrinking() -> ort.RunOptions:
-    """For a run of many rows: the arena gives its memory back afterwards."""
-    options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
-
-
-_SHRINKING = _shrinking()
-
-
 class Prediction(NamedTuple):
     """`body` is the answer's JSON without its closing brace: the front adds the latency."""
 
@@ -77,32 +65,28 @@ class Model:
     Args:
         release: opened with its content checked.
         max_pixels: the most pixels an image may have in its header.
+        runtime, device, window_s: as `engines.build_engine`.
 
     Raises:
         Failed: the net does not load, or does not give finite probabilities, one a class.
     """
 
-    def __init__(self, release: Release, max_pixels: int) -> None:
+    def __init__(
+        self,
+        release: Release,
+        max_pixels: int,
+        *,
+        runtime: Runtime = "onnx",
+        device: str = "auto",
+        window_s: float = 0.0,
+    ) -> None:
         self.release = release
         self.manifest = release.manifest
         self.max_pixels = max_pixels
         self.classes = self.manifest.classes
         self._large = threading.Lock()
         self.preprocess = Preprocess.from_dict(self.manifest.preprocess)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        try:
-            net = release.onnx()
-            self._session = _session(net, 1)
-            self._wide = _session(net, cores) if cores > 1 else None
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
-            raise Failed(
-                f"release {release.id[:8]} does not load ({_first_line(error)})",
-                "deploy another",
-                kind="unloadable",
-            ) from None
-        self._input = self._session.get_inputs()[0].name
-        output = self._session.get_outputs()[0].name
-        self._outputs, self._gives_logits = [output], output != "probabilities"
+        self._engine = build_engine(release, runtime, device, window_s)
         self.shape = [3, self.preprocess.img_size, self.preprocess.img_size]
         self._labels = [json.dumps(name, ensure_ascii=False) for name in self.classes]
         self._release_field = json.dumps(release.id)
@@ -123,7 +107,7 @@ class Model:
                 found = self.probabilities(batch, alone=turn % 2 == 0)
             except Exception as error:  # noqa: BLE001 - as above
                 raise Failed(
-                    f"release {self.release.id[:8]} fails on a first image ({_first_line(error)})",
+                    f"release {self.release.id[:8]} fails on a first image ({first_line(error)})",
                     "deploy another",
                     kind="unloadable",
                 ) from None
@@ -135,19 +119,14 @@ class Model:
                     kind="unloadable",
                 )
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests the engine wants at once; 0: as many as there are cores."""
+        return self._engine.in_flight
+
     def probabilities(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
         """float32 [N, 3, S, S] to float32 [N, classes], rows summing to 1."""
-        session = self._wide if alone and self._wide is not None else self._session
-        how = _SHRINKING if len(batch) > 1 else None
-        runs = [
-            session.run(self._outputs, {self._input: batch[start : start + _MOST_ROWS]}, how)[0]
-            for start in range(0, len(batch), _MOST_ROWS)
-        ]
-        found = runs[0] if len(runs) == 1 else np.concatenate(runs)
-        if self._gives_logits:
-            found = np.exp(found - found.max(axis=-1, keepdims=True))
-            found /= found.sum(axis=-1, keepdims=True)
-        return found.astype(np.float32, copy=False)
+        return self._engine(batch, alone=alone)
 
     def predict(self, content: bytes | bytearray, top_k: int, *, alone: bool = False) -> Prediction:
         """Answer an encoded image.
@@ -196,19 +175,8 @@ class Model:
             "epoch": origin.epoch,
             "accuracy": origin.accuracy,
             "architecture": self.manifest.architecture["name"],
-            "precision": self.manifest.precision,
+            "precision": self._engine.precision,
+            "runtime": self._engine.name,
             "classes": self.classes,
             "input": {**self.manifest.input, "preprocess": self.manifest.preprocess},
         }
-
-
-def _session(net: bytes, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(net, options, providers=["CPUExecutionProvider"])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

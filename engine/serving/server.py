@@ -29,6 +29,7 @@ from engine.serving.slot import Slot
 from engine.store.clock import timestamp
 from engine.store.events import append_event
 from engine.store.locks import hold
+from engine.store.logfile import LogFile, log_path
 from engine.store.workspace import TITLES, Workspace
 
 log = logging.getLogger("understudy.serving")
@@ -44,6 +45,7 @@ def serve_slot(
     name: str,
     announce: Announce,
     *,
+    device: str = "auto",
     shadow: ShadowSettings | None = None,
     tied: bool = False,
 ) -> int:
@@ -52,6 +54,7 @@ def serve_slot(
     Args:
         announce: called with `{slot, port, state, release, pid, host, problem}` when the slot is ready and
             after each change of it.
+        device: where torch runs a net, as `device.prefer`.
         shadow: which of AS-IS's requests TO-BE gets too; None: none.
         tied: stop also when standard input closes (the parent holds its other end).
 
@@ -59,6 +62,7 @@ def serve_slot(
         Busy: the slot of this workspace is served already, or the port is taken.
     """
     host, port = servers.host, getattr(servers, name).port
+    _log_to_file(workspace, name)
     _allow_many_connections()
     with contextlib.ExitStack() as stack:
         try:
@@ -77,7 +81,18 @@ def serve_slot(
                 f"the workspace {workspace.root} cannot be used ({error})", "check its path and its rights"
             ) from None
         stack.callback(path.unlink, missing_ok=True)
-        return uvloop.run(_Server(workspace, servers, name, announce, shadow).run(public, private, tied=tied))
+        return uvloop.run(
+            _Server(workspace, servers, name, announce, device, shadow).run(public, private, tied=tied)
+        )
+
+
+def _log_to_file(workspace: Workspace, name: str) -> None:
+    """What this server logs, and each request where that is wished, also goes to the slot's own log."""
+    if workspace.root.exists() and not workspace.root.is_dir():
+        return  # the lock says so in better words
+    handler = logging.StreamHandler(LogFile(log_path(workspace, name)))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
 
 
 def _allow_many_connections() -> None:
@@ -99,12 +114,18 @@ class _Quiet(uvicorn.Server):
 
 class _Server:
     def __init__(
-        self, workspace: Workspace, servers: Servers, name: str, announce: Announce, shadow: ShadowSettings | None
+        self,
+        workspace: Workspace,
+        servers: Servers,
+        name: str,
+        announce: Announce,
+        device: str,
+        shadow: ShadowSettings | None,
     ) -> None:
         self._workspace, self._servers, self._name = workspace, servers, name
         self._shadow = Shadow(workspace, shadow, servers.host) if shadow and name == "asis" else None
         self._port = getattr(servers, name).port
-        self._announce = announce
+        self._announce, self._device = announce, device
         self._started_at = timestamp()
         self._signal = 0
         self._ready = False
@@ -113,7 +134,12 @@ class _Server:
 
     async def run(self, public: socket.socket, private: socket.socket, *, tied: bool) -> int:
         self._slot = Slot(
-            self._workspace, self._name, self._servers, on_change=self._changed, on_alert=self._alert
+            self._workspace,
+            self._name,
+            self._servers,
+            device=self._device,
+            on_change=self._changed,
+            on_alert=self._alert,
         )
         self._app = App(self._slot, self._servers.queue, self._servers.max_wait_s, self._servers.max_body_bytes)
         if self._shadow is not None and self._shadow.start():

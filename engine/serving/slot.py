@@ -48,6 +48,7 @@ class Slot:
 
     Args:
         name: "asis" or "tobe".
+        device: where torch runs a net, as `device.prefer`.
         on_change: called after the slot's state, release or problem changed.
         on_alert: called with a sentence when a release cannot be served or a worker died.
     """
@@ -58,10 +59,12 @@ class Slot:
         name: str,
         servers: Servers,
         *,
+        device: str = "auto",
         on_change: Callable[[], None] = lambda: None,
         on_alert: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.workspace, self.name, self._servers = workspace, name, servers
+        self._device = device
         self.threads = servers.threads or available_cores()
         self.problem: str | None = None
         self.swaps = self.restarts = 0
@@ -280,7 +283,14 @@ class Slot:
             if link is None or link.gone.is_set():
                 link = await Link.spawn(self.threads)
             path = release_path(self.workspace, release)
-            await link.load(release, path, self._servers.max_pixels, timestamp())
+            servers = self._servers
+            how = {
+                "max_pixels": servers.max_pixels,
+                "runtime": servers.runtime,
+                "device": self._device,
+                "batch_window_ms": servers.batch_window_ms,
+            }
+            await link.load(release, path, timestamp(), how)
             return link
         except BaseException:
             if link is not None:

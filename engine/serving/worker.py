@@ -114,12 +114,21 @@ class Worker:
         _set_oom_score(_OOM_LOADING)
         self._model = None  # a former worker's net goes before the next one comes
         release = read_release(Path(order["path"]), expect=order["release"])
-        model = Model(release, order["max_pixels"])
+        model = Model(
+            release,
+            order["max_pixels"],
+            runtime=order["runtime"],
+            device=order["device"],
+            window_s=order["batch_window_ms"] / 1000,
+        )
         model.warm_up()
         gc.collect()
         gc.freeze()
         give_memory_back()
         self._model = model
+        for _ in range(self._threads, model.in_flight):  # an accelerator's batch is made of requests that wait
+            threading.Thread(target=self._work, daemon=True).start()
+        self._threads = max(self._threads, model.in_flight)
         _set_oom_score(_OOM_SERVING)
         return json.dumps(model.card()).encode()
 

@@ -62,6 +62,7 @@ def test_a_connection_that_says_nothing_is_closed(live: Served) -> None:
         assert stream.recv(100) == b""
 
 
+@pytest.mark.fault(44)
 def test_a_trickle_does_not_keep_a_connection(live: Served) -> None:
     with raw(live) as stream:
         stream.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
@@ -83,6 +84,7 @@ def test_a_trickle_does_not_keep_a_connection(live: Served) -> None:
             sender.join()
 
 
+@pytest.mark.fault(44)
 def test_too_large_is_refused_before_the_body(live: Served) -> None:
     with raw(live) as stream:
         stream.sendall(
@@ -99,6 +101,7 @@ def test_too_large_reaches_a_client_that_goes_on_sending(live: Served, headers: 
         assert live.predict(image(), headers=headers).status_code == 200
 
 
+@pytest.mark.fault(44)
 def test_too_large_in_chunks(live: Served) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
@@ -143,6 +146,7 @@ def test_odd_requests_are_4xx(live: Served, request_line: bytes) -> None:
         assert stream.recv(4096).startswith(b"HTTP/1.1 4")
 
 
+@pytest.mark.fault(45)
 def test_a_full_queue_says_so_before_the_body(workspace: Workspace, serve: Callable[..., Served]) -> None:
     point(workspace, "asis", make_release(workspace))
     served = serve(workspace, "servers.queue=2")
@@ -174,4 +178,58 @@ def test_a_full_queue_says_so_before_the_body(workspace: Workspace, serve: Calla
     for asker in askers:
         asker.join()
     assert answers == [200, 200]
+    assert served.predict(image()).status_code == 200
+
+
+@pytest.mark.fault(44)
+def test_hostile_images_are_4xx_memory_comes_back_and_others_are_answered(
+    workspace: Workspace, serve: Callable[..., Served]
+) -> None:
+    point(workspace, "asis", make_release(workspace))
+    served = serve(workspace, "servers.threads=2")
+    assert served.state()["state"] == "live"
+    bomb = image(size=(7400, 7400), form="PNG")  # 54.8 megapixels in some hundred kilobytes
+    large = image(size=(6900, 6900), form="PNG")  # within the limit: 190 MB once decoded
+    for content, status in ((b"GIF89a but not one", 415), (image()[:400], 422), (bomb, 413), (large, 200)):
+        assert served.predict(content).status_code == status
+    statuses: list[int] = []
+
+    def ask(content: bytes) -> None:
+        url = f"http://127.0.0.1:{served.port}/predict"
+        statuses.append(httpx.post(url, content=content, timeout=PATIENCE_S).status_code)
+
+    clients = [threading.Thread(target=ask, args=(content,)) for content in (large, large, image(), image())]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert statuses == [200] * 4
+    until(lambda: sum(one.memory_info().rss for one in served.family()) < 350 * 2**20, "memory that comes back")
+
+
+@pytest.mark.fault(45)
+def test_ten_times_the_load_is_refused_at_once_and_the_accepted_are_answered(
+    workspace: Workspace, serve: Callable[..., Served]
+) -> None:
+    point(workspace, "asis", make_release(workspace))
+    served = serve(workspace, "servers.queue=4")
+    assert served.state()["state"] == "live"
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            for _ in range(10):
+                answer = client.post(f"http://127.0.0.1:{served.port}/predict", content=image(size=(900, 700)))
+                statuses.append(answer.status_code)
+                assert answer.status_code == 200 or answer.headers["retry-after"] == "1"
+
+    askers = [threading.Thread(target=ask) for _ in range(40)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(statuses) == 400
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= 4
+    assert served.stats()["errors"] == statuses.count(503)
     assert served.predict(image()).status_code == 200

@@ -34,6 +34,7 @@ def is_free(port: int) -> bool:
         return True
 
 
+@pytest.mark.fault(41)
 def test_a_port_in_use_is_named_with_its_holder(engine: Callable[..., Result], workspace: Workspace) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -91,6 +92,7 @@ def test_a_second_server_of_a_slot_is_busy(
     assert "--wait" not in result.err, "serve has no such option"
 
 
+@pytest.mark.fault(42)
 def test_sigterm_answers_what_is_under_way_and_leaves_nothing(
     workspace: Workspace, serve: Callable[..., Served]
 ) -> None:
@@ -122,6 +124,7 @@ def test_ctrl_c_is_130(workspace: Workspace, serve: Callable[..., Served]) -> No
     assert served.stop(signal.SIGINT) == 130
 
 
+@pytest.mark.fault(43)
 def test_sigkill_of_the_front_leaves_no_worker_and_the_next_one_finds_its_release(
     workspace: Workspace, serve: Callable[..., Served]
 ) -> None:
@@ -155,6 +158,7 @@ def test_the_front_imports_nothing_heavy_and_is_private(live: Served) -> None:
     assert listening == {("127.0.0.1", live.port)}
 
 
+@pytest.mark.fault(43)
 def test_all_serves_both_and_ends_both(workspace: Workspace, serve: Callable[..., Served]) -> None:
     point(workspace, "tobe", make_release(workspace, "b"))
     served = serve(workspace, slot="all")
@@ -173,6 +177,7 @@ def test_all_serves_both_and_ends_both(workspace: Workspace, serve: Callable[...
     assert is_free(served.ports["tobe"])
 
 
+@pytest.mark.fault(43)
 def test_sigkill_of_all_leaves_nothing(workspace: Workspace, serve: Callable[..., Served]) -> None:
     served = serve(workspace, slot="all")
     served.state(), served.state()

@@ -1,0 +1,124 @@
+"""An engine runs a release's net: ONNX Runtime on the CPU, torch on an accelerator. Worker side.
+
+Both take float32 [N, 3, S, S] and give float32 [N, classes], rows of probabilities.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from engine.errors import Failed
+from engine.release.bundle import Release
+
+Runtime = Literal["auto", "onnx", "torch"]
+
+_MOST_ROWS = 8  # more in one run is no faster on a CPU, and ONNX Runtime keeps the memory of its largest run
+_MOST_ON_DEVICE = 32
+
+
+class Engine(Protocol):
+    """`name` and `precision` say what runs; `in_flight` is how many requests it wants to work on at once
+    (0: as many as there are cores)."""
+
+    name: str
+    precision: str
+    in_flight: int
+
+    def __call__(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
+        """Probabilities; `alone`: nothing else is asked, all cores may work on it."""
+
+
+def build_engine(release: Release, runtime: Runtime, device: str, window_s: float) -> Engine:
+    """The engine for a release.
+
+    Args:
+        runtime: `auto` takes torch where there is an accelerator and the release's net agrees there with its
+            ONNX form, else ONNX Runtime.
+        device: `auto`, `cuda`, `mps`, `cpu` or `xpu`, for torch.
+        window_s: how long the first request of a batch waits for others on an accelerator.
+
+    Raises:
+        Failed: the net does not load, or not with the runtime that was asked for.
+    """
+    if runtime == "onnx" or (runtime == "auto" and not _accelerator_likely(device)):
+        return OnnxEngine(release)
+    from engine.serving.torch_engine import TorchEngine
+
+    try:
+        return TorchEngine(release, device, window_s, _MOST_ON_DEVICE, accelerator_only=runtime == "auto")
+    except Failed:
+        if runtime == "torch":
+            raise
+        return OnnxEngine(release)
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU: one thread a request where many are asked, all cores where one is alone."""
+
+    name, precision, in_flight = "onnx", "fp32", 0
+
+    def __init__(self, release: Release) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        try:
+            net = release.onnx()
+            self._narrow = _session(net, 1)
+            self._wide = _session(net, cores) if cores > 1 else self._narrow
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
+            raise Failed(
+                f"release {release.id[:8]} does not load ({first_line(error)})",
+                "deploy another",
+                kind="unloadable",
+            ) from None
+        self.precision = release.manifest.precision
+        self._input = self._narrow.get_inputs()[0].name
+        output = self._narrow.get_outputs()[0].name
+        self._outputs, self._gives_logits = [output], output != "probabilities"
+        # After a run of many rows the arena gives its memory back.
+        self._shrinking = ort.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    def __call__(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
+        session = self._wide if alone else self._narrow
+        how = self._shrinking if len(batch) > 1 else None
+        runs = [
+            session.run(self._outputs, {self._input: batch[start : start + _MOST_ROWS]}, how)[0]
+            for start in range(0, len(batch), _MOST_ROWS)
+        ]
+        found: Any = runs[0] if len(runs) == 1 else np.concatenate(runs)
+        return probabilities(found) if self._gives_logits else found.astype(np.float32, copy=False)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, float32."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    found: np.ndarray = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32, copy=False)
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _session(net: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    # Threads that spin after the run's end would take the cores from the next decoding.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(net, options, providers=["CPUExecutionProvider"])
+
+
+def _accelerator_likely(device: str) -> bool:
+    """Whether importing torch to look for an accelerator is worth its second and its 200 MB."""
+    if device == "cpu":
+        return False
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return device == "xpu" or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
