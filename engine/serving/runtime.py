@@ -128,7 +128,7 @@ class Model:
         """float32 [N, 3, S, S] to float32 [N, classes], rows summing to 1."""
         return self._engine(batch, alone=alone)
 
-    def predict(self, content: bytes | bytearray, top_k: int, *, alone: bool = False) -> Prediction:
+    def predict(self, content: bytes, top_k: int, *, alone: bool = False) -> Prediction:
         """Answer an encoded image.
 
         Args:
