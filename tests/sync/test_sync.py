@@ -26,6 +26,7 @@ from engine.store.events import read_events
 from engine.store.files import digest_file
 from engine.store.locks import hold as lock
 from engine.store.workspace import Workspace
+from engine.sync.part import Part
 from engine.sync.source import Unreachable
 from engine.sync.state import arrival, begin_taking
 from engine.sync.sync import NothingAdmissible, sync
@@ -467,3 +468,30 @@ def test_over_ssh_with_a_host_key_that_changes(
     assert road.kinds().count("alert") == 1
     server.trust()
     assert engine("sync", "--json", *words).json["deployed"] is True
+
+
+@pytest.mark.fault(10)
+def test_what_is_replaced_by_a_rename_during_the_copy_is_one_whole_version(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
+    newer = road.put("b", "checkpoints_cycle1/.new", 10)
+    write = Part.write
+
+    def replaced_meanwhile(part: Part, chunk: bytes) -> None:
+        write(part, chunk)
+        if newer.exists():
+            newer.replace(path)
+
+    monkeypatch.setattr(Part, "write", replaced_meanwhile)
+    first = road.look()
+    assert (first["deployed"], road.holds()) == (True, "a")
+    assert "replaced while it was copied" in first["warnings"][0]
+    assert road.look()["deployed"] is True
+    assert road.holds() == "b"
+
+
+def test_nothing_new_names_the_release_that_the_candidate_is(road: Road) -> None:
+    road.put("a", "checkpoints_cycle1/best_model.pth", 100)
+    release = road.look()["release"]
+    assert road.look()["release"] == release
