@@ -189,7 +189,7 @@ def test_what_could_not_be_sent_waits_longer_each_time(workspace: Workspace, bot
     pauses = []
     for _ in range(8):
         entry = read_json(path) or {}
-        pauses.append((parse(entry["next"]) - now()).total_seconds())
+        pauses.append(round((parse(entry["next"]) - now()).total_seconds()))
         hurry(workspace)
         flush(workspace, settings(both.port))
     assert pauses == sorted(pauses)
