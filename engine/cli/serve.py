@@ -24,10 +24,9 @@ def serve(session: Session, words: list[str], tied: bool) -> None:
         raise UsageError(
             f"both slots have port {settings.servers.asis.port}", "set servers.asis.port or servers.tobe.port"
         )
+    from engine.notify.flusher import keep_flushing
     from engine.serving.service import line
     from engine.serving.service import serve as run
-
-    from engine.notify.flusher import keep_flushing
 
     keeper = Keeper(session)
     messages = keep_flushing(workspace, session.engine_command("notify", "--flush"))
