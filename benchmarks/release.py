@@ -95,7 +95,9 @@ def _rollbacks(here: Host, old: str, before: Callable[[], None], times: int) -> 
 def measure(swaps: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
         root = Path(folder)
-        releases = make_releases(Workspace(root / "workspace"))
+        workspace = Workspace(root / "workspace")
+        workspace.root.mkdir()
+        releases = make_releases(workspace)
         with host(root, releases) as here:
             old = releases[0].id
             done: list[tuple[str, float, float]] = []
