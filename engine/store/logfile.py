@@ -40,8 +40,8 @@ class LogFile(io.TextIOBase):
     """A text stream that appends to a log and turns it over; secrets are masked.
 
     Several processes may write to one log: each write is one append, and who finds the file too large turns it
-    over under a lock of the kernel's. A log that cannot be written loses its lines and nothing else: what is
-    being logged goes on.
+    over under a lock of the kernel's. A log that cannot be written (its folder was removed) loses its lines and
+    nothing else: what is being logged goes on.
 
     Args:
         max_bytes: size at which the file turns over; 0 for never.
@@ -50,6 +50,8 @@ class LogFile(io.TextIOBase):
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> None:
         self.path, self._max_bytes, self._kept = path, max_bytes, kept
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = -1
         self._lock = threading.Lock()
 
@@ -90,7 +92,6 @@ class LogFile(io.TextIOBase):
         """Have the present file open, turned over if it is too large."""
         if self._handle < 0 or not self._is_present():
             self._drop()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if not self._max_bytes or os.fstat(self._handle).st_size < self._max_bytes:
             return
