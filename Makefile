@@ -24,7 +24,7 @@ run: install
 		kill $$server; wait $$server; fi
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: install
 	$(BIN)/ruff check .
