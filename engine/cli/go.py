@@ -20,6 +20,9 @@ go = VerbGroup(
     {
         "parse": ("go", "Game records to shards; any number of workers share the work."),
         "train": ("go", "Train a policy network on the shards; run again, it goes on."),
+        "suggest": ("go_play", "The net's best moves in a position, on a drawn board."),
+        "play": ("go_play", "Play against the net in the terminal."),
+        "gtp": ("go_play", "A GTP 2 engine, for any Go program."),
         "stats": ("go", "Memory, shards and training at a glance."),
         "reset": ("go", "Remove the shards (and with --runs the Go runs) to start over."),
     },

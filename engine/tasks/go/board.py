@@ -14,7 +14,7 @@ _SIGNS = {EMPTY: "·", BLACK: "●", WHITE: "○"}
 _ASCII = {EMPTY: ".", BLACK: "X", WHITE: "O"}
 _HOSHI = {9: (2, 4, 6), 13: (3, 6, 9), 19: (3, 9, 15)}
 # GTP 2, section 4.1.1: fixed handicap points as (row, column) signs: -1 low, 0 middle, 1 high
-_FIXED = ((-1, -1), (1, 1), (-1, 1), (1, -1), (0, -1), (0, 1), (-1, 0), (1, 0))
+_FIXED = ((-1, -1), (1, 1), (1, -1), (-1, 1), (0, -1), (0, 1), (-1, 0), (1, 0))
 
 
 class GoBoard:

@@ -1,0 +1,178 @@
+"""`go suggest`, `go play` and `go gtp`: the network on a board."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine import __version__
+from engine.cli.verb import Session, Verb, table
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.tasks.go.board import GoBoard
+    from engine.tasks.go.player import Player, Suggestion
+
+_CHECKPOINT = click.option("--checkpoint", metavar="C", help="A checkpoint file (default: the newest best).")
+_MARKS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@click.command(cls=Verb, words=("SGF", 0, 1))
+@_CHECKPOINT
+@click.option("--top-k", type=click.IntRange(1, 26), default=5, show_default=True, help="How many moves.")
+@click.option("--move", "number", type=click.IntRange(min=0), help="The position after so many moves.")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw the board in ASCII.")
+def go_suggest(
+    session: Session, words: list[str], checkpoint: str | None, top_k: int, number: int | None, ascii_only: bool
+) -> None:
+    """The net's best moves in a position: the end of an SGF game, or the empty board."""
+    player, size = _player(session, checkpoint)
+    board = _board_of(Path(words[0]), number) if words else _empty(size)
+    if board.size != size:
+        raise UsageError(f"a board of size {board.size}", f"this net plays on {size}×{size}")
+    found = player.suggest(board, top_k)
+    moves = [
+        {
+            "move": board.name(one.point),
+            "row": one.point // size + 1,
+            "column": one.point % size + 1,
+            "confidence": round(one.confidence, 6),
+        }
+        for one in found
+    ]
+    value = {"to_play": "BW"[board.to_play - 1], "size": size, "moves": moves}
+    session.emit(value, lambda _: _drawn(board, found, ascii_only))
+
+
+@click.command(cls=Verb)
+@_CHECKPOINT
+@click.option("--colour", type=click.Choice(["black", "white"]), default="black", show_default=True, help="Yours.")
+@click.option("--handicap", type=click.IntRange(0, 9), default=0, help="Black's stones.")
+@click.option("--komi", type=float, help="Default: 7.5, with a handicap 0.5.")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw the board in ASCII.")
+def go_play(
+    session: Session, checkpoint: str | None, colour: str, handicap: int, komi: float | None, ascii_only: bool
+) -> None:
+    """Play against the net: type a point such as Q16, or pass, undo, suggest, score, resign."""
+    from engine.tasks.go.rules import BLACK, WHITE
+
+    player, size = _player(session, checkpoint)
+    board = _empty(size)
+    board.komi = komi if komi is not None else 0.5 if handicap else 7.5
+    if handicap:
+        board.place([(BLACK, point) for point in board.fixed_handicap(handicap)])
+    mine = BLACK if colour == "black" else WHITE
+    while True:
+        click.echo("\n" + board.display(ascii_only=ascii_only))
+        if len(board.moves) >= 2 and all(point == board.passing for _, point in board.moves[-2:]):
+            click.echo(_score(board))
+            return
+        if board.to_play == mine:
+            if not _ask(board, player, ascii_only):
+                return
+            continue
+        point = player.choose(board)
+        if point is None:
+            click.echo("the net resigns: you win")
+            return
+        click.echo(f"the net plays {board.name(point)}")
+        board.play(point)
+
+
+@click.command(cls=Verb)
+@_CHECKPOINT
+def go_gtp(session: Session, checkpoint: str | None) -> None:
+    """Speak GTP 2 on standard input and output, for any Go program."""
+    from engine.tasks.go.gtp import GtpEngine
+
+    player, size = _player(session, checkpoint)
+    GtpEngine(player, size=size, version=__version__).run()
+
+
+def _player(session: Session, checkpoint: str | None) -> tuple[Player, int]:
+    from engine.tasks.go.player import Player
+    from engine.tasks.go.weights import net_of_checkpoint
+
+    net, card = net_of_checkpoint(Path(checkpoint).expanduser() if checkpoint else _newest_best(session))
+    return Player(net), int(card["preprocess"]["board_size"])
+
+
+def _newest_best(session: Session) -> Path:
+    from engine.training.runs import list_runs
+
+    for entry in list_runs(session.workspace):
+        if entry.get("task") == "go" and entry["checkpoint"] and Path(entry["checkpoint"]).exists():
+            return Path(entry["checkpoint"])
+    raise UsageError("no Go network has been trained here", "run: go train, or name one with --checkpoint")
+
+
+def _empty(size: int) -> GoBoard:
+    from engine.tasks.go.board import GoBoard
+
+    return GoBoard(size)
+
+
+def _board_of(path: Path, number: int | None) -> GoBoard:
+    from engine.tasks.go.board import GoBoard
+    from engine.tasks.go.records import BadRecord, read_record
+
+    try:
+        record = read_record(sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"no file {path}", "name an SGF file, or - for standard input") from None
+    except BadRecord as error:
+        raise UsageError(f"{path}: {error}", "name the SGF file of one game") from None
+    if number is not None and number > len(record.moves):
+        raise UsageError(f"{path} has {len(record.moves)} moves", "choose a smaller --move")
+    board = GoBoard(record.size, record.komi)
+    board.place([(int(colour), int(point)) for colour, point in record.setup])
+    moves = record.moves[:number].tolist()
+    if moves:
+        board.to_play = moves[0][0]
+    for colour, point in moves:
+        board.play(point, colour)
+    return board
+
+
+def _drawn(board: GoBoard, found: list[Suggestion], ascii_only: bool) -> str:
+    marks = {one.point: _MARKS[index] for index, one in enumerate(found)}
+    rows = [(_MARKS[index], board.name(one.point), f"{one.confidence:.2%}") for index, one in enumerate(found)]
+    whose = "black" if board.to_play == 1 else "white"
+    said = table(rows, ("", "move", "confidence")) if rows else "no legal move but pass"
+    return f"{board.display(marks, ascii_only=ascii_only)}\n\n{whose} to play\n{said}"
+
+
+def _ask(board: GoBoard, player: Player, ascii_only: bool) -> bool:
+    """One entry of the person; False when the game is over."""
+    try:
+        words: Any = input("your move: ").strip()
+    except EOFError:
+        return False
+    command = words.lower()
+    if command in ("quit", "resign"):
+        click.echo("you resign" if command == "resign" else "")
+        return False
+    try:
+        if command == "undo":
+            board.undo()
+            if board.moves:
+                board.undo()
+        elif command == "suggest":
+            click.echo(_drawn(board, player.suggest(board), ascii_only))
+        elif command == "score":
+            click.echo(_score(board))
+        else:
+            board.play(board.point(words))
+    except UsageError as error:
+        click.echo(f"{error.message}: {error.hint}")
+    return True
+
+
+def _score(board: GoBoard) -> str:
+    from engine.tasks.go.playouts import estimate
+
+    lead = estimate(board).lead
+    return f"about {'black' if lead > 0 else 'white'} +{abs(lead):.1f} (by random playouts)"
