@@ -90,10 +90,10 @@ def test_playouts_see_whose_points_are_whose() -> None:
 
 def test_a_hopeless_late_game_is_resigned_and_not_by_the_one_who_leads() -> None:
     board = GoBoard(5, komi=0.5)
-    for index, name in enumerate(
-        ["C1", "A1", "C2", "A2", "C3", "A3", "C4", "A4", "C5", "A5", "B1", "E5", "B2", "E4", "B3"]
-    ):
-        board.play(board.point(name), BLACK if index % 2 == 0 else WHITE)
+    for name in "C1 C2 C3 C4 C5 B2 B4 D2 D4".split():
+        board.play(board.point(name), BLACK)
+        board.play(board.passing, WHITE)
+    board.play(board.point("A3"), BLACK)
     assert player("D3", size=5).choose(board, WHITE) is None
     assert player("D3", size=5).choose(board, BLACK) is not None
 
