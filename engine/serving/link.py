@@ -22,6 +22,7 @@ from engine.serving.lifeline import child_environment
 
 _START_S = 30.0
 _END_S = 2.0
+_AHEAD_BYTES = 4 * 1024 * 1024  # bodies that lie ready for the worker's threads; a host may not allow it
 _SMALL = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -74,6 +75,8 @@ class Link(asyncio.Protocol):
     async def spawn(cls, threads: int) -> Link:
         """Start a worker; it imports its libraries while the caller goes on (`ready` waits for that)."""
         ours, theirs = socket.socketpair()
+        with contextlib.suppress(OSError):
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD_BYTES)
         with theirs:
             root = str(Path(__file__).resolve().parents[2])
             environment = {key: value for key, value in child_environment().items() if key not in NAMES}

@@ -54,10 +54,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_headers, self._in_body = True, False
         self._received = self._discarded = 0
         self._lingering = self._cut_off = False
-        self._timer = self.loop.call_later(self.timeout_s, self._check_time)
+        self._timer: asyncio.TimerHandle | None = self.loop.call_later(self.timeout_s, self._check_time)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for cycle in (self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, Exchange):
                 cycle.lost()
@@ -176,10 +177,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _begin_headers(self) -> None:
         self._in_headers, self._received, self._receiving_since = True, 0, time.monotonic()
-        self._timer.cancel()
-        self._timer = self.loop.call_later(self.timeout_s, self._check_time)
+        if self._timer is None:  # else the one of an earlier request looks at this one too, when it is due
+            self._timer = self.loop.call_later(self.timeout_s, self._check_time)
 
     def _check_time(self) -> None:
+        self._timer = None
         if self.transport.is_closing() or not (self._in_headers or self._in_body):
             return
         allowed = self.timeout_s + (self._received / _LEAST_BYTES_PER_S if self._in_body else 0)

@@ -70,7 +70,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _run(self, batch: np.ndarray, precision: str | None = None) -> np.ndarray:
-        rows: Any = torch.from_numpy(np.ascontiguousarray(batch))
+        rows: Any = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
         if self._pinned is not None and len(rows) <= len(self._pinned):
             # One thread runs batches, and the answer is awaited below: the buffer is free again by then.
             rows = self._pinned[: len(rows)].copy_(rows)

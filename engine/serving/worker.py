@@ -71,15 +71,14 @@ class Worker:
         except OSError:
             os._exit(0)  # the front is gone: other threads may be deep in native code
 
-    def _receive(self, count: int) -> bytearray:
-        buffer = bytearray(count)
-        view, got = memoryview(buffer), 0
-        while got < count:
-            step = self._stream.recv_into(view[got:], count - got, socket.MSG_WAITALL)
-            if not step:
+    def _receive(self, count: int) -> bytes:
+        found = b""
+        while len(found) < count:
+            more = self._stream.recv(count - len(found), socket.MSG_WAITALL)
+            if not more:
                 raise ConnectionError
-            got += step
-        return buffer
+            found = found + more if found else more
+        return found
 
     def _answer(self, ident: int, found: Found) -> None:
         head = frames.ANSWER.pack(
@@ -88,7 +87,7 @@ class Worker:
         with self._writing:
             self._stream.sendall(head + found.body)
 
-    def _handle(self, kind: int, argument: int, body: bytearray) -> Found:
+    def _handle(self, kind: int, argument: int, body: bytes) -> Found:
         alone = bool(kind & frames.ALONE)
         kind &= ~frames.ALONE
         try:
@@ -96,7 +95,7 @@ class Worker:
                 return Found(200, self._load(json.loads(body)))
             assert self._model is not None
             if kind == frames.PREDICT:
-                found = self._model.predict(bytes(body), argument, alone=alone)
+                found = self._model.predict(body, argument, alone=alone)
                 return Found(200, found.body, 1, top=found.top, confidence=found.confidence)
             rows, head, answer = infer(self._model, body, argument)
             return Found(200, answer, rows, head)

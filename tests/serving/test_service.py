@@ -9,12 +9,13 @@ import socket
 import stat
 import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
-from engine.release.control import slot_stats, socket_path
+from engine.release.control import follow, prepare, slot_stats, socket_path
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
 from tests.conftest import Result, free_port
@@ -49,6 +50,38 @@ def test_a_port_in_use_is_named_with_its_holder(engine: Callable[..., Result], w
             assert f"pid {os.getpid()}" in error["message"]
             assert result.err.rstrip().splitlines()[-1].startswith("error: port")
     assert slot_stats(workspace, "asis") is None
+
+
+@pytest.mark.fault(41)
+def test_a_stranger_on_the_port_is_never_taken_for_the_slot(
+    engine: Callable[..., Result], workspace: Workspace
+) -> None:
+    release = make_release(workspace)
+    point(workspace, "asis", release)
+
+    class Stranger(BaseHTTPRequestHandler):
+        """Says that all is well and that it has the very release."""
+
+        def do_GET(self) -> None:
+            body = json.dumps({"ready": True, "live": True, "state": "live", "release": release.id}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        result = engine("status", "--json", f"servers.asis.port={stranger.server_port}")
+        assert result.code == 0, result
+        assert json.loads(result.out)["slots"]["asis"]["state"] != "live"
+        assert not prepare(workspace, "asis", release.id)
+        assert not follow(workspace, "asis")
+        stranger.shutdown()
 
 
 @pytest.mark.parametrize("words", [("both",), ("asis", "tobe"), ("asis", "servers.asis.port=70000")])
@@ -156,6 +189,16 @@ def test_the_front_imports_nothing_heavy_and_is_private(live: Served) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     listening = {one.laddr for one in front.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
     assert listening == {("127.0.0.1", live.port)}
+
+
+@pytest.mark.parametrize("path", ["/prepare", "/follow", "/stats"])
+def test_nothing_on_the_public_port_changes_a_slot(live: Served, path: str) -> None:
+    other = make_release(live.workspace, "z")
+    before = live.http.get("/model").json()["release"]
+    for method in ("GET", "POST", "PUT"):
+        answer = live.http.request(method, path, json={"release": other.id} if method != "GET" else None)
+        assert answer.status_code == 404
+    assert live.http.get("/model").json()["release"] == before
 
 
 @pytest.mark.fault(43)

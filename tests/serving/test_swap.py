@@ -93,6 +93,34 @@ def test_swaps_under_load_fail_nothing(workspace: Workspace, two: tuple[Release,
     assert "understudy_swaps_total" in served.http.get("/metrics").text
 
 
+def test_the_worker_that_is_replaced_answers_what_it_was_asked(
+    workspace: Workspace, two: tuple[Release, Release], served: Served
+) -> None:
+    old = served.stats()["worker_pid"]
+    os.kill(old, signal.SIGSTOP)
+    answers: list[tuple[int, str]] = []
+
+    def ask() -> None:
+        answer = httpx.post(f"http://127.0.0.1:{served.port}/predict", content=image(), timeout=PATIENCE_S)
+        answers.append((answer.status_code, answer.json()["release"]))
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    try:
+        for asker in askers:
+            asker.start()
+        until(lambda: served.stats()["waiting"] == 3, "requests that the old worker has")
+        point(workspace, "asis", two[1])
+        assert follow(workspace, "asis")
+        assert served.predict(image()).json()["release"] == two[1].id
+        assert not answers
+    finally:
+        os.kill(old, signal.SIGCONT)
+    for asker in askers:
+        asker.join()
+    assert answers == [(200, two[0].id)] * 3
+    assert served.stats()["worker_pid"] != old
+
+
 def test_the_pointer_is_followed_without_being_told(
     workspace: Workspace, two: tuple[Release, Release], served: Served
 ) -> None:
