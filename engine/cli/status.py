@@ -110,7 +110,7 @@ def _look(last: Any, missed: int) -> str:
         return "none yet"
     words, name = [age(last.at)], PurePath(last.candidate or "").name
     if last.error:
-        words.append(f"failed: {last.error}")
+        words.append(f"failing since {age(last.failing_since)}: {last.error}")
     elif last.deployed:
         words.append(f"deployed {name}")
     elif last.changed:

@@ -9,7 +9,6 @@ import click
 
 from engine.cli.verb import Session, Verb
 from engine.errors import UnderstudyError, UsageError
-from engine.release.prune import prune_if_asked
 from engine.store.logfile import log_path
 from engine.sync.sync import NothingAdmissible
 from engine.sync.sync import sync as look
@@ -76,6 +75,8 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
         _notify(session, news, None)
         raise
     if result["deployed"]:
+        from engine.release.prune import prune_if_asked
+
         result["pruned"] = prune_if_asked(session.workspace, session.settings)
     _notify(session, news, result if result["deployed"] else None)
     return result

@@ -13,11 +13,9 @@ from collections.abc import Iterator
 
 from engine.config import Settings
 from engine.errors import Busy, UnderstudyError
-from engine.notify.messages import alert_message
-from engine.notify.send import notify
-from engine.store.clock import now, parse, timestamp
-from engine.store.events import append_event
-from engine.store.files import read_json, write_json
+from engine.notify.alerts import clear_alert, raise_alert
+from engine.store.clock import now, parse
+from engine.store.files import read_json
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
 
@@ -36,23 +34,15 @@ def check_looks(workspace: Workspace, settings: Settings) -> str | None:
     if not source.missed_looks or not isinstance(last, dict) or not last.get("at"):
         return None
     with hold(workspace.lock("looks"), "see whether sync still looks"):
-        path = workspace.state / "looks.json"
-        told = (read_json(path) or {}).get("missed_since")
         # A quarter of the interval is left for the look itself and for cron's grain.
         silence_s = (now() - parse(last["at"])).total_seconds() - source.poll_minutes * 15
-        missed = last["at"] if silence_s >= source.missed_looks * source.poll_minutes * 60 else None
-        if bool(missed) == bool(told):
-            return missed
-        when = str(missed or told)[:19].replace("T", " ")
-        if missed:
-            subject, text = "sync has stopped looking", f"no look at the source came since {when}"
-            fix = "see whether cron runs (python -m engine doctor), then: python -m engine sync"
-        else:
-            subject, text, fix = "sync looks again", f"no look had come since {when}", ""
-        notify(workspace, settings, "alert", alert_message(subject, text, fix=fix))
-        append_event(workspace, "alert", "looks", {"reason": text, "since": missed or told})
-        write_json(path, {"missed_since": missed, "at": timestamp()})
-    return missed
+        if silence_s < source.missed_looks * source.poll_minutes * 60:
+            clear_alert(workspace, settings, "looks", "sync looks again")
+            return None
+        text = f"no look at the source came since {last['at'][:19].replace('T', ' ')}"
+        fix = "see whether cron runs (python -m engine doctor), then: python -m engine sync"
+        raise_alert(workspace, settings, "looks", "missed", "sync has stopped looking", text, fix)
+        return str(last["at"])
 
 
 @contextlib.contextmanager

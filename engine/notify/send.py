@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from engine.config import Settings
 from engine.config.secrets import mask
-from engine.errors import Busy, Failed, UnderstudyError
+from engine.errors import Busy, UnderstudyError
 from engine.notify import outbox
 from engine.notify.channels import Channel, Message, Outcome, configured, post
 from engine.store.clock import timestamp
@@ -27,20 +26,15 @@ NOTHING = (
     "TELEGRAM_CHAT_ID, or WEBHOOK_URL and WEBHOOK_SECRET, in the environment or .env"
 )
 _WITH_HEAD = ("promoted", "rolled_back")
-_STATES_KEPT = 500
 _LOG = logging.getLogger("understudy.notify")
 
 
-def notify(
-    workspace: Workspace, settings: Settings, kind: str, text: str, *, key: str | None = None
-) -> dict[str, Any]:
+def notify(workspace: Workspace, settings: Settings, kind: str, text: str) -> dict[str, Any]:
     """Send `text` to every configured channel, and first what earlier ones did not get.
 
     Args:
         kind: the event that the message tells of ("deployed", ...); one that `notify.events` leaves out
             is not sent. "test" always is. A promotion or rollback also carries the audit log's head.
-        key: what the message tells the state of ("source", "disk"): the same text under one key is sent once,
-            until another text has been sent under it.
 
     Returns:
         `sent`, the channels that have it; `failed`, a list of `{channel, reason}`; `note`, a sentence when
@@ -51,15 +45,11 @@ def notify(
     result: dict[str, Any] = {"sent": [], "failed": [], "note": None}
     if kind != TEST and kind not in settings.notify.events:
         return {**result, "note": f"notify.events leaves out '{kind}'"}
-    if key is not None and _states(workspace).get(key) == _state(text):
-        return {**result, "note": f"said before of '{key}'"}
     channels = configured(settings)
     if not channels:
         first = kind == TEST or _first_time(workspace)
         return {**result, "note": NOTHING if first else None}
     result |= _deliver(workspace, settings, kind, _with_head(workspace, kind, text), channels)
-    if key is not None:
-        _remember_state(workspace, key, text)
     for failure in result["failed"]:
         _LOG.warning("the message did not reach %s: %s", failure["channel"], failure["reason"])
     return result
@@ -175,26 +165,6 @@ def _record(workspace: Workspace, entry: dict[str, Any], outcome: dict[str, Any]
         append_event(workspace, "notified", str(entry["kind"]), {**detail, **({"repeat": True} if repeat else {})})
     except (UnderstudyError, OSError) as error:
         _LOG.warning("the audit log did not take the message's record: %s", error)
-
-
-def _states(workspace: Workspace) -> dict[str, str]:
-    try:
-        found = read_json(workspace.state / "alerts.json")
-    except Failed:
-        return {}  # said once more, which is better than not at all
-    return dict(found) if isinstance(found, dict) else {}
-
-
-def _state(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _remember_state(workspace: Workspace, key: str, text: str) -> None:
-    states = _states(workspace)
-    states.pop(key, None)
-    with contextlib.suppress(OSError):  # a full disk: it may be said again
-        kept = list({**states, key: _state(text)}.items())[-_STATES_KEPT:]
-        write_json(workspace.state / "alerts.json", dict(kept))
 
 
 def _first_time(workspace: Workspace) -> bool:

@@ -122,6 +122,7 @@ class LastSync:
     release: str | None = None
     candidate: str | None = None
     error: str | None = None
+    failing_since: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

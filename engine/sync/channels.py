@@ -7,8 +7,7 @@ import re
 import shlex
 import time
 
-import asyncssh
-
+from engine.sync.library import asyncssh
 from engine.sync.part import Part
 from engine.sync.source import Unreadable
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncssh
-
 from engine.errors import UsageError
+from engine.sync.library import asyncssh
 from engine.sync.source import Unreachable
 
 PORT = 22

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import asyncssh
-
 from engine.checkpoints.naming import Entry, is_checkpoint_folder
 from engine.config.schema import Source as Place
 from engine.store.files import CHUNK
 from engine.sync.channels import Hasher, pump
+from engine.sync.library import asyncssh
 from engine.sync.part import WINDOW, Part
 from engine.sync.source import (
     FILE_LIMIT,

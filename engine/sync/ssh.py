@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncssh
-
 from engine.config.schema import Source as Place
 from engine.errors import UsageError
 from engine.sync.hostkeys import PORT, HostKeyUnknown, KnownHost, known_host, remember
+from engine.sync.library import asyncssh
 from engine.sync.source import Unreachable
 
 _CONFIGS = ("~/.ssh/config", "/etc/ssh/ssh_config")
@@ -170,6 +169,7 @@ async def _log_in(hop: _Hop, tunnel: asyncssh.SSHClientConnection | None) -> asy
         raise Unreachable(
             f"{found.username}@{hop.asked} does not let this host in with its keys",
             "add the public key to ~/.ssh/authorized_keys there, or set source.user and source.key",
+            kind="login_refused",
         ) from None
     except TimeoutError:
         raise Unreachable(

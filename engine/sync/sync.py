@@ -60,8 +60,8 @@ def sync(
         dry_run: say what would be done; nothing is written, not even a lock.
         wait: wait for another sync, a comparison or a change of a slot.
         say: takes progress lines for people.
-        alert: takes subject, text and fix, once a change of state that somebody should hear of: the source
-            out of reach, or back; a checkpoint refused for the first time.
+        alert: takes subject, text and fix of a checkpoint that was refused for the first time. A source that
+            is out of reach, or back, is told from here.
 
     Returns:
         The contract's object: `changed`, `candidate`, `deployed`, `release`, `skipped`, `seconds_s`, and
@@ -118,11 +118,11 @@ class _Look:
         except (Busy, UsageError):
             raise
         except UnderstudyError as error:
-            self._tell(error)
             self._record(error.payload if isinstance(error, NothingAdmissible) else self._result(None), error)
+            self._tell(error)
             raise
-        self._tell(None)
         self._record(result, None)
+        self._tell(None)
         return result
 
     def _tell(self, error: UnderstudyError | None) -> None:
@@ -130,20 +130,17 @@ class _Look:
 
         A look whose every checkpoint was refused has worked: each refusal is told by itself.
         """
-        before = (self.last.get("error") or {}).get("kind")
-        before = None if before == NothingAdmissible.default_kind else before
         if isinstance(error, NothingAdmissible):
             error = None
-        if (error.kind if error else None) == before:
+        if error is None and not self.last.get("error"):
             return
-        if error is not None:
-            append_event(self.workspace, "alert", "source", {"reason": error.message, "kind": error.kind})
-            what = "sync cannot look at its source" if isinstance(error, Unreachable) else "sync fails"
-            self.alert(what, error.message, error.hint)
-        else:
-            since = self.last.get("failing_since")
-            append_event(self.workspace, "alert", "source", {"reason": "sync works again", "since": since})
-            self.alert("sync works again", f"it had failed since {since}: {self.last['error'].get('message')}", "")
+        from engine.notify.alerts import clear_alert, raise_alert
+
+        if error is None:
+            clear_alert(self.workspace, self.settings, "source", "sync works again")
+            return
+        what = "sync cannot look at its source" if isinstance(error, Unreachable) else "sync fails"
+        raise_alert(self.workspace, self.settings, "source", error.kind, what, error.message, error.hint)
 
     def run(self) -> dict[str, Any]:
         with self.source as source:

@@ -20,6 +20,7 @@ import pytest
 
 from engine.config import Settings
 from engine.notify import notify, outbox
+from engine.notify.alerts import clear_alert, raise_alert
 from engine.notify.channels import shorten
 from engine.notify.flusher import keep_flushing
 from engine.notify.messages import (
@@ -273,12 +274,21 @@ def test_a_server_looks_by_itself(workspace: Workspace, both: Service, tmp_path:
 
 
 def test_one_alert_a_change_of_state(workspace: Workspace, both: Service) -> None:
-    for text in ("gone", "gone", "back", "gone", "gone"):
-        notify(workspace, settings(both.port), "alert", text, key="source")
-    notify(workspace, settings(both.port), "alert", "gone", key="disk")
-    assert [text.splitlines()[0] for text in texts(both)] == ["gone", "back", "gone", "gone"]
+    found = settings(both.port)
+
+    def tell(state: str | None, text: str = "") -> bool:
+        if state is None:
+            return clear_alert(workspace, found, "source", "it works again")
+        return raise_alert(workspace, found, "source", state, "no source", text, "look at it")
+
+    told = [tell(*words) for words in ((None,), ("gone", "1"), ("gone", "2"), ("full", "3"), (None,), (None,))]
+    assert told == [False, True, False, True, True, False]
+    assert [text.splitlines()[1] for text in texts(both)[:2]] == ["1", "3"]
+    assert "it works again" in texts(both)[2]
+    events = [event["detail"] for event in read_events(workspace) if event["kind"] == "alert"]
+    assert [event.get("kind") for event in events] == ["gone", "full", None]
     (workspace.state / "alerts.json").write_text("{")
-    assert notify(workspace, settings(both.port), "alert", "gone", key="disk")["sent"]
+    assert tell("gone", "4")
 
 
 def test_a_message_given_up_is_said(workspace: Workspace, both: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -10,12 +11,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from engine.config import load_settings
 from engine.config.schema import Source as Place
+from engine.release.admit import admit
+from engine.store.workspace import Workspace
 from tests.conftest import free_port
+from tests.sync.road import MODEL, Road, Stock
 
 SSHD = Path("/usr/sbin/sshd")
 SFTP = next(
@@ -53,6 +60,7 @@ class Sshd:
                     f"PidFile {folder}/pid",
                     "StrictModes no",
                     "UsePAM no",
+                    f"SetEnv HOME={folder}",  # the login shell reads no settings of this person's
                     "PasswordAuthentication no",
                     "PermitRootLogin yes",
                     f"Subsystem sftp {SFTP}",
@@ -125,9 +133,16 @@ class Proxy:
         self.connections = 0
         self.passed: list[int] = []  # bytes of answer, a connection
         self._open: list[socket.socket] = []
+        self._resumed = threading.Event()
+        self.stalled = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def resume(self) -> None:
+        """Let what fell silent go on, without a limit."""
+        self._resumed.set()
+
     def close(self) -> None:
+        self.resume()
         for item in (self._listener, *self._open):
             item.close()
 
@@ -151,9 +166,11 @@ class Proxy:
             while chunk := source.recv(16384):
                 passed += len(chunk)
                 if limit is not None and passed > limit:
-                    if self._stall:
-                        return
-                    break
+                    if not self._stall:
+                        break
+                    self.stalled.set()
+                    self._resumed.wait()
+                    limit = None
                 sink.sendall(chunk)
                 if place is not None:
                     self.passed[place] = passed
@@ -210,3 +227,72 @@ def make_proxy() -> Iterator[Callable[..., Proxy]]:
     yield make
     for proxy in started:
         proxy.close()
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    import torch
+
+    from engine.tasks.images.models import build_model
+
+    folder = tmp_path_factory.mktemp("stock")
+    workspace = Workspace(folder / "workspace")
+    settings = load_settings(None, workspace.root, MODEL).settings
+    files = {}
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        files[name] = folder / f"{name}.pth"
+        state = {"model_state_dict": build_model("litecnn", 3).state_dict(), "epoch": 3, "accuracy": 87.2}
+        torch.save({**state, "loss": 0.4}, files[name])
+        admit(workspace, settings, files[name], name="stock", cycle=None, expect_classes=None)
+    return Stock(files, workspace)
+
+
+@pytest.fixture
+def road(stock: Stock, source_root: Path, workspace: Workspace) -> Road:
+    shutil.copytree(stock.workspace.releases, workspace.releases)
+    workspace.state.mkdir()
+    shutil.copy(stock.workspace.state / "releases.json", workspace.state)
+    words = [*MODEL, f"source.root={source_root}"]
+    return Road(stock, source_root, workspace, load_settings(None, workspace.root, words).settings, words)
+
+
+@dataclass
+class Inbox:
+    """Stands where Telegram stands; `texts` are the messages it got."""
+
+    texts: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def wait_for(self, count: int, seconds: float = 60) -> list[str]:
+        """The messages once there are so many of them."""
+        deadline = time.monotonic() + seconds
+        while len(self.texts) < count:
+            assert time.monotonic() < deadline, self.texts
+            time.sleep(0.02)
+        return self.texts
+
+
+@pytest.fixture
+def inbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
+    """Where the messages of every engine process of the test arrive that gets `inbox.words`."""
+    found = Inbox()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found.texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.words.append(f"notify.telegram_api=http://127.0.0.1:{server.server_address[1]}")
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    monkeypatch.setenv("TELEGRAM_BOT_TOKEN", "1:token")
+    monkeypatch.setenv("TELEGRAM_CHAT_ID", "1")
+    yield found
+    server.shutdown()
+    server.server_close()

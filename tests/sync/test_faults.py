@@ -21,15 +21,8 @@ from engine.store.workspace import Workspace
 from engine.sync.part import WINDOW
 from tests.conftest import PROJECT, Result
 from tests.sync.conftest import Proxy, Sshd
+from tests.sync.road import MODEL
 
-MODEL = [
-    "source.model=litecnn",
-    "source.classes=cat,dog,owl",
-    "source.img_size=32",
-    "source.mean=0.5,0.5,0.5",
-    "source.std=0.5,0.5,0.5",
-    "source.settle_s=0.02",
-]
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -43,7 +36,6 @@ def put(root: Path, size: int) -> Path:
 
 
 @pytest.mark.fault(1)
-@pytest.mark.fault(17)
 def test_a_killed_download_has_no_final_name_and_the_next_one_goes_on(
     make_sshd: Callable[..., Sshd],
     make_proxy: Callable[..., Proxy],

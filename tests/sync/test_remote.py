@@ -177,19 +177,3 @@ def test_a_line_that_drops_is_resumed(
         copied(source, target)
     assert target.read_bytes() == checkpoint.read_bytes()
     assert proxy.connections == 3
-
-
-@pytest.mark.fault(18)
-def test_a_line_that_stalls_times_out_and_what_came_is_kept(
-    make_sshd: Callable[..., Sshd], make_proxy: Callable[..., Proxy], checkpoint: Path, tmp_path: Path
-) -> None:
-    server = make_sshd()
-    proxy = make_proxy(server.port, [1_000_000, 20_000], stall=True)
-    server.trust(proxy.port)
-    target = tmp_path / "part"
-    place = server.place(port=proxy.port, timeout_s=1.5)
-    with RemoteSource(place) as source, pytest.raises(Unreachable, match="broke off"):
-        copied(source, target)
-    kept = target.read_bytes()
-    assert kept
-    assert checkpoint.read_bytes().startswith(kept)

