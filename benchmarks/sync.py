@@ -1,12 +1,17 @@
 """`sync` with nothing to do, as cron runs it: wall time and peak memory of the whole process.
 
-    python -m benchmarks.sync [--json] [--large]
+    python -m benchmarks.sync [--json] [--large] [--many N]
 
 Local, and over SSH to an sshd on loopback where there is one; the source's best checkpoint has 8 MB and is
-what TO-BE holds. Median of seven child processes. Targets: 0.45 s and 70 MB local, 0.5 s over SSH.
+what TO-BE holds. Median of seven child processes; over SSH in turn with a bare `ssh HOST true`, which pays for the
+same login. Targets: 0.45 s and 70 MB local, 0.5 s over SSH.
 
 `--large` copies 1 GiB from that sshd too, hashed as it comes, in turn with `rsync` and `scp` over the same cipher
-(aes128-gcm): medians of three. Targets: at least 0.9 of rsync's speed, under 120 MB. Needs 2 GiB of disk.
+(aes128-gcm): medians of three, of fewer where that would take too long. Targets: at least 0.9 of rsync's speed,
+under 120 MB. Needs 2 GiB of disk.
+
+`--many N` starts N at once on a real checkpoint: one deploys it, the others end with exit code 4 and its process's
+name. Then the holder of the lock is killed, and the next sync has to deploy the next checkpoint.
 """
 
 from __future__ import annotations
@@ -36,6 +41,7 @@ RUNS = 7
 BYTES = 8_000_000
 LARGE_RUNS = 3
 LARGE_BYTES = 1 << 30
+LARGE_S = 90.0  # no further round is begun after that
 TARGETS: dict[str, tuple[float, int | None]] = {"local": (0.45, 70_000_000), "ssh, loopback": (0.5, None)}
 _COPY = """
 import resource, sys
@@ -53,6 +59,17 @@ with RemoteSource(Source.model_validate(words)) as source:
         source.fetch(sys.argv[1], seen, part)
         print(part.sha256() == seen.sha256, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
 """
+_CHECKPOINTS = """
+import sys
+from pathlib import Path
+import torch
+from engine.tasks.images.models import build_model
+for seed, folder in enumerate(("checkpoints_cycle1", "later")):
+    torch.manual_seed(seed)
+    path = Path(sys.argv[1]) / folder / "best_model.pth"
+    path.parent.mkdir(parents=True)
+    torch.save({"model_state_dict": build_model("litecnn", 3).state_dict(), "epoch": 3, "accuracy": 87.2}, path)
+"""
 SSHD = Path("/usr/sbin/sshd")
 SFTP = [
     Path("/usr/lib/openssh/sftp-server"),
@@ -64,6 +81,10 @@ SFTP = [
 def main(argv: list[str] | None = None) -> None:
     """Measure and print; with --json one object `{results}`."""
     wanted = sys.argv[1:] if argv is None else argv
+    if "--many" in wanted:
+        result = _many(int(wanted[wanted.index("--many") + 1]))
+        print(json.dumps(result) if "--json" in wanted else "\n".join(f"{key}: {result[key]}" for key in result))
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = folder / "mycnn"
@@ -71,7 +92,9 @@ def main(argv: list[str] | None = None) -> None:
         results = [_measure("local", workspace, [f"source.root={root}"])]
         with _sshd(folder) as words:
             if words is not None:
-                results.append(_measure("ssh, loopback", workspace, [f"source.root={root}", *words]))
+                results.append(
+                    _measure("ssh, loopback", workspace, [f"source.root={root}", *words], _bare_login(words))
+                )
                 if "--large" in wanted:
                     results += _large(folder, words)
     if "--json" in wanted:
@@ -91,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
             f"sync with nothing to do, {result['source']}: {result['wall_s']:.3f} s "
             f"(CPU {result['cpu_s']:.3f} s), "
             f"{result['peak_bytes'] / 1e6:.1f} MB{target}"
+            + (f"; ssh HOST true: {result['login_s']:.3f} s" if result["login_s"] else "")
         )
 
 
@@ -119,10 +143,14 @@ def _prepare(folder: Path, root: Path) -> Workspace:
     return workspace
 
 
-def _measure(source: str, workspace: Workspace, words: list[str]) -> dict[str, Any]:
+def _measure(source: str, workspace: Workspace, words: list[str], peer: list[str] | None = None) -> dict[str, Any]:
     command = [sys.executable, "-m", "engine", "--workspace", str(workspace.root), "sync", "--json", *words]
-    walls, cpus, peaks = [], [], []
+    walls, cpus, peaks, logins = [], [], [], []
     for _ in range(RUNS):
+        if peer:
+            began = time.perf_counter()
+            subprocess.run(peer, check=True)
+            logins.append(time.perf_counter() - began)
         began = time.perf_counter()
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert child.stdout is not None
@@ -140,10 +168,62 @@ def _measure(source: str, workspace: Workspace, words: list[str]) -> dict[str, A
         "wall_s": round(statistics.median(walls), 3),
         "cpu_s": round(statistics.median(cpus), 3),
         "peak_bytes": int(statistics.median(peaks)),
+        "login_s": round(statistics.median(logins), 3) if logins else None,
         "target_s": target_s,
         "target_bytes": target_bytes,
         "runs": RUNS,
     }
+
+
+def _options(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings of the source, and what OpenSSH's tools need of them."""
+    facts = dict(word.removeprefix("source.").split("=", 1) for word in words)
+    return facts, ["-i", facts["key"], "-o", f"UserKnownHostsFile={facts['known_hosts']}", "-F", "none"]
+
+
+def _bare_login(words: list[str]) -> list[str]:
+    facts, options = _options(words)
+    return ["ssh", "-p", facts["port"], *options, f"{facts['user']}@{facts['host']}", "true"]
+
+
+def _many(count: int) -> dict[str, Any]:
+    """So many syncs at once, then a killed one; how they ended."""
+    with tempfile.TemporaryDirectory() as name:
+        root, workspace = Path(name) / "mycnn", Path(name) / "workspace"
+        subprocess.run([sys.executable, "-c", _CHECKPOINTS, str(root)], check=True)
+        command = [sys.executable, "-m", "engine", "--workspace", str(workspace), "sync", "--json"]
+        command += ["source.model=litecnn", "source.classes=cat,dog,owl", "source.img_size=32"]
+        command += ["source.mean=0.5,0.5,0.5", "source.std=0.5,0.5,0.5", f"source.root={root}"]
+
+        def start(settle_s: float) -> subprocess.Popen[str]:
+            words = [*command, f"source.settle_s={settle_s}"]
+            return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+        began = time.monotonic()
+        children = [start(count * 0.6) for _ in range(count)]  # held until the last of them has asked
+        answers = [(child, json.loads(child.communicate()[0])) for child in children]
+        wall_s = time.monotonic() - began
+        won = [child.pid for child, answer in answers if child.returncode == 0 and answer["deployed"]]
+        named = [
+            child
+            for child, answer in answers
+            if child.returncode == 4 and any(f"(pid {pid})" in answer["error"]["message"] for pid in won)
+        ]
+        (root / "later").rename(root / "checkpoints_cycle2")
+        holder = start(600)
+        assert holder.stderr is not None
+        holder.stderr.readline()
+        holder.kill()
+        holder.communicate()
+        following = start(0.1)
+        answer = json.loads(following.communicate()[0])
+        return {
+            "started": count,
+            "deployed": len(won),
+            "exit 4, naming the holder": len(named),
+            "wall_s": round(wall_s, 1),
+            "deployed after the holder's SIGKILL": bool(answer.get("deployed")),
+        }
 
 
 def _large(folder: Path, words: list[str]) -> list[dict[str, Any]]:
@@ -152,8 +232,7 @@ def _large(folder: Path, words: list[str]) -> list[dict[str, Any]]:
     with large.open("wb") as stream:
         for _ in range(LARGE_BYTES >> 20):
             stream.write(secrets.token_bytes(1 << 20))
-    facts = dict(word.removeprefix("source.").split("=", 1) for word in words)
-    options = ["-i", facts["key"], "-o", f"UserKnownHostsFile={facts['known_hosts']}", "-F", "none"]
+    facts, options = _options(words)
     options += ["-c", "aes128-gcm@openssh.com"]
     at = f"{facts['user']}@127.0.0.1:{large}"
     shell = " ".join(["ssh", "-p", facts["port"], *options])
@@ -162,8 +241,10 @@ def _large(folder: Path, words: list[str]) -> list[dict[str, Any]]:
         "scp": ["scp", "-q", "-P", facts["port"], *options, at, str(target)],
     }
     walls: dict[str, list[float]] = {"understudy": [], **{tool: [] for tool in peers if shutil.which(tool)}}
-    peak = 0
+    peak, started = 0, time.monotonic()
     for _ in range(LARGE_RUNS):
+        if time.monotonic() - started > LARGE_S:
+            break
         for tool, taken in walls.items():
             for path in folder.glob("copy*"):
                 path.unlink()
@@ -195,7 +276,7 @@ def _large(folder: Path, words: list[str]) -> list[dict[str, Any]]:
             "wall_s": round(wall, 3),
             "of_rsync": round(rsync / wall, 3),
             "peak_bytes": peak if tool == "understudy" else None,
-            "runs": LARGE_RUNS,
+            "runs": len(walls[tool]),
         }
         for tool, wall in medians.items()
     ]
@@ -216,7 +297,7 @@ def _sshd(folder: Path) -> Iterator[list[str] | None]:
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
-        f"PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nSubsystem sftp {sftp}\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nSetEnv HOME={folder}\nPermitRootLogin yes\nSubsystem sftp {sftp}\n"
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
