@@ -76,6 +76,9 @@ def _fixed_looks(trials: int) -> list[dict[str, Any]]:
     def mid_p(b: int, c: int) -> bool:
         return st.mcnemar(b, c)[1] < ALPHA
 
+    def opens(b: int, c: int) -> bool:
+        return b > c and st.mcnemar(b, c)[1] < st.FIRST_SHARE * ALPHA
+
     return [
         share("more correct answers win at n 100, equal", lambda b, c: b[0] > c[0], 0.0),
         share("the same, TO-BE two points worse", lambda b, c: b[0] > c[0], -0.02),
@@ -83,7 +86,7 @@ def _fixed_looks(trials: int) -> list[dict[str, Any]]:
         *(
             share(
                 f"one look at {n:,} images, two points better (opens)",
-                lambda b, c, at=n // EVERY - 1: b[at] > c[at] and mid_p(b[at], c[at]),  # type: ignore[misc]
+                lambda b, c, at=n // EVERY - 1: opens(b[at], c[at]),  # type: ignore[misc]
                 0.02,
             )
             for n in (100, 300, 1000, 2000)
@@ -97,16 +100,18 @@ def _every_image(trials: int) -> list[dict[str, Any]]:
     rule = Rule(ALPHA, None, 100)
     images = [0.5 * PSI, 0.5 * PSI, 1 - PSI]
     labels = [0.4, 0.4, 0.2]  # of live requests that differ: TO-BE right, AS-IS right, neither
-    named = dict.fromkeys(("e", "opens", "gate", "until", "live", "pooled"), 0)
+    named = dict.fromkeys(("e", "opens", "gate", "thousand", "until", "live", "pooled"), 0)
     for count in _chunks(trials):
         b, c = _paths(random, images, count, IMAGES)
         log_e = _log_e(b, c)
         named["e"] += int((log_e.max(axis=1) >= rule.threshold).sum())
-        first = np.array([st.mcnemar(int(x), int(y))[1] < ALPHA for x, y in zip(b[:, 99], c[:, 99], strict=True)])
-        later = log_e[:, 100:] >= rule.threshold
+        first, needed = _first_look(b[:, 99], c[:, 99])
+        later = log_e[:, 100:] >= needed[:, None]
         named["gate"] += int((first | later.any(axis=1)).sum())
         ahead = b > c
         named["opens"] += int(((first & ahead[:, 99]) | (later & ahead[:, 100:]).any(axis=1)).sum())
+        first, needed = _first_look(b[:, 999], c[:, 999])
+        named["thousand"] += int((first | (log_e[:, 1000:] >= needed[:, None]).any(axis=1)).sum())
         named["until"] += int((log_e[:, 99:] >= rule.threshold).any(axis=1).sum())
 
         live_b, live_c = _paths(random, labels, count, LABELS)
@@ -120,6 +125,7 @@ def _every_image(trials: int) -> list[dict[str, Any]]:
         "e": "e-value after every one of 2,000 images, equal (either wins)",
         "opens": "gate: mid-p at 100, then e-value at every image, equal (opens)",
         "gate": "gate: mid-p at 100, then e-value at every image, equal (either wins)",
+        "thousand": "gate: mid-p at 1,000, then e-value at every image to 2,000, equal (either wins)",
         "until": "ab --until-decided --max-images 2000, equal (either wins)",
         "live": f"labels of {LABELS} differing live requests, looked at after each, equal (either wins)",
         "pooled": f"2,000 images and {LABELS} live labels mixed, looked at after each, equal (either wins)",
@@ -133,24 +139,31 @@ def _power(trials: int) -> list[dict[str, Any]]:
     gap, rule = 0.02, Rule(ALPHA, None, 100)
     most, images = 5000, [0.5 * PSI + gap / 2, 0.5 * PSI - gap / 2, 1 - PSI]
     labels = [0.4 + 0.4 * gap / PSI, 0.4 - 0.4 * gap / PSI, 0.2]
-    asked, labelled, both = [], [], []
+    asked, again, labelled, both = [], [], [], []
     for count in _chunks(trials):
         b, c = _paths(random, images, count, most)
         set_e, ahead = _log_e(b, c), b > c
         asked.append(_first((set_e >= rule.threshold) & ahead & (np.arange(most) >= 99)))
+        first, needed = _first_look(b[:, 999], c[:, 999])
+        later = (set_e >= needed[:, None]) & ahead & (np.arange(most) >= 1000)
+        again.append(np.where(first & ahead[:, 999], 999, _first(later)))
         live_b, live_c = _paths(random, labels, count, 1000)
         live_e = _log_e(live_b, live_c)
         labelled.append(_first((live_e >= rule.threshold) & (live_b > live_c)))
-        start, lead = set_e[:, 999], (b - c)[:, 999]  # 1,000 images of a set first, then labels
-        passed = (live_e + start[:, None] >= rule.threshold) & (live_b - live_c + lead[:, None] > 0)
-        both.append(np.where((start >= rule.threshold) & (lead > 0), 0, _first(passed) + 1))
+        start, lead = set_e[:, 999], (b - c)[:, 999]  # a look at 1,000 images of a set first, then labels
+        passed = (live_e + start[:, None] >= needed[:, None]) & (live_b - live_c + lead[:, None] > 0)
+        both.append(np.where(first & (lead > 0), 0, _first(passed) + 1))
     found = {
-        kind: np.concatenate(parts) for kind, parts in (("asked", asked), ("labelled", labelled), ("both", both))
+        kind: np.concatenate(parts)
+        for kind, parts in (("asked", asked), ("again", again), ("labelled", labelled), ("both", both))
     }
     return [
         _rate("ab --until-decided --max-images 5000, two points better (decides for TO-BE)",
               int((found["asked"] < most).sum()), trials),
         {"measure": "images that it asks, median", "value": float(np.median(found["asked"] + 1)), "unit": "images"},
+        _rate("one look at 1,000, then e-value at every image to 5,000, two points better (opens)",
+              int((found["again"] < most).sum()), trials),
+        {"measure": "images that it takes, median", "value": float(np.median(found["again"] + 1)), "unit": "images"},
         {"measure": "labels of live requests that decide, median, two points better",
          "value": float(np.median(found["labelled"] + 1)), "unit": "labels"},
         _rate("within 150 labels, two points better (decides for TO-BE)",
@@ -175,6 +188,16 @@ def _coverage(trials: int) -> list[dict[str, Any]]:
             _rate(f"95% interval of the live difference, {labelled} labels (holds the true one)", held, trials)
         )
     return results
+
+
+def _first_look(b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which first looks at a fixed number name a winner, and the logarithm of the e-value that the others need."""
+    named, needed = [], []
+    for won, lost in zip(b.tolist(), c.tolist(), strict=True):
+        rule = Rule(ALPHA, None, 100, won + lost)
+        named.append(st.mcnemar(won, lost)[1] < rule.first_level)
+        needed.append(rule.threshold)
+    return np.array(named), np.array(needed)
 
 
 def _chunks(trials: int) -> list[int]:

@@ -20,7 +20,7 @@ from engine.errors import Failed, Interrupted, UsageError
 from engine.release.control import slot_stats
 from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import timestamp
-from engine.store.events import append_event, read_events
+from engine.store.events import append_event, search_events
 from engine.store.locks import hold
 from engine.store.workspace import SLOTS, TITLES, Workspace
 
@@ -100,7 +100,7 @@ def run_ab(
             before, live_labels, sets = evidence_so_far(
                 workspace, pointers["asis"], pointers["tobe"], labelled.key
             )
-            until = Until(Rule.of(settings.gate, sets), before, live_labels, chosen, answers)
+            until = Until(Rule.of(settings.gate, sets, before.first), before, live_labels, chosen, answers)
         interrupted = False
         try:
             ask_both(
@@ -146,7 +146,7 @@ def adopt_killed(workspace: Workspace) -> list[int]:
             number = int(summary["id"])
             done = any(
                 event["kind"] == "compared" and event["detail"].get("id") == number
-                for event in read_events(workspace)
+                for event in search_events(workspace, f"comparison {number}")
             )
             if not done:
                 _log(workspace, summary)

@@ -26,15 +26,27 @@ class Rule:
     alpha: float
     margin: float | None  # of non-inferiority; None: TO-BE must be better
     min_images: int
+    first: int | None = None  # discordant images of a first look at a fixed number, which mid-p judged
 
     @classmethod
-    def of(cls, gate: Gate, sets: int = 1) -> Rule:
-        return cls(gate.alpha / sets, gate.margin if gate.rule == "non_inferior" else None, gate.min_images)
+    def of(cls, gate: Gate, sets: int = 1, first: int | None = None) -> Rule:
+        margin = gate.margin if gate.rule == "non_inferior" else None
+        return cls(gate.alpha / sets, margin, gate.min_images, first)
+
+    @property
+    def first_level(self) -> float:
+        """What the mid-p of a first look at a fixed number of images must be below; the rest is for later looks."""
+        return st.FIRST_SHARE * self.alpha
+
+    @property
+    def e_needed(self) -> float:
+        """The e-value that decides: 1/alpha, or more after a first look that mid-p judged."""
+        return 1 / self.alpha if self.first is None else st.later_e_value(self.first, self.alpha)
 
     @property
     def threshold(self) -> float:
         """What the logarithm of an e-value must reach."""
-        return -math.log(self.alpha)
+        return math.log(self.e_needed)
 
     def enough(self, b: float, c: float, n: float, live_b: int = 0, live_c: int = 0, live_n: float = 0) -> bool:
         """Whether TO-BE passes; b, c, n of the labelled set, `live_*` of labelled live requests."""
@@ -59,7 +71,7 @@ class Rule:
         differ, say who is better and nothing of a margin."""
         if self.margin is None or n == 0:
             return False
-        return st.log_non_inferiority_e_value(b, c, n, self.margin) >= math.log(2) + self.threshold
+        return st.log_non_inferiority_e_value(b, c, n, self.margin) >= math.log(2 / self.alpha)
 
     def contradicted(self, b: float, c: float, live_b: int, live_c: int) -> bool:
         """Whether one of the two kinds of evidence alone speaks for AS-IS, beyond chance at one look."""

@@ -2,8 +2,9 @@
 
 All comparisons of the two on one labelled set are pooled, each image once. One completed look is judged by its
 mid-p (or its interval); after more, or one that could end at any image, by the e-value, which may be looked at as
-often as one likes. Both let a worse-than-equal TO-BE pass with at most alpha/2, so even a first look followed by
-others stays under alpha. Each further labelled set that was tried for the same two divides alpha.
+often as one likes. A first look by mid-p spends a part of alpha (`statistics.later_e_value`), and the e-value of the
+looks after it must reach more, so that all of them together name a wrong winner with alpha at most. Each further
+labelled set that was tried for the same two divides alpha.
 
 Labelled live requests (engine.compare.labels) come as they please, so with them the evidence is always sequential:
 their e-value multiplies that of the labelled set (engine.compare.deciding). The reason names what opened it.
@@ -35,7 +36,7 @@ def gate(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     Returns:
         `open` (bool); `reason`, a sentence a person can act on; `ab`, the last comparison of these two
         releases without its rows, or None; `evidence`: `n`, `b` (only TO-BE right), `c`, `looks`, `p_value`
-        (mid-p of one look, else the always-valid 1 / max E), `e_value`, `difference`, `difference_ci95`,
+        (mid-p of one look, else the always-valid 1 / max E), `e_value`, `e_needed` (which decides), `difference`, `difference_ci95`,
         `images_needed` (in all, for a gap of this size in one look), `images_missing` (about how many more
         from here), `rule`, `alpha`, `live` (labelled live requests, see `Live.as_json`; None without any),
         `opened_by` (of an open gate: `labelled_set`, `live`, or both).
@@ -141,7 +142,7 @@ def _weigh(
         return replace(shut, reason=why)
     sets = max(1, len({summary["data_key"] for summary in good}))
     pooled = records.pool(workspace, same) if same else _NOTHING
-    return _decide(replace(shut, pool=pooled, rule=Rule.of(settings.gate, sets)), sets)
+    return _decide(replace(shut, pool=pooled, rule=Rule.of(settings.gate, sets, pooled.first)), sets)
 
 
 def _decide(verdict: _Verdict, sets: int) -> _Verdict:
@@ -189,11 +190,11 @@ def _passes(verdict: _Verdict) -> tuple[bool, str]:
     if not verdict.sequential:
         if rule.margin is None:
             mid_p = st.mcnemar(b, c)[1]
-            return b > c and mid_p < rule.alpha, f"mid-p {mid_p:.3g}"
+            return b > c and mid_p < rule.first_level, f"mid-p {mid_p:.3g}, below {rule.first_level:.3g} decides"
         low, _ = st.difference_interval(b, c, n, 1 - rule.alpha)
         return low > -rule.margin, f"interval's lower end {low * 100:+.1f} points, margin {rule.margin * 100:.1f}"
     passed = rule.enough(b, c, n, live.b, live.c, live.weight)
-    needed, e_value = 1 / rule.alpha, st.exponential(verdict.log_e)
+    needed, e_value = rule.e_needed, st.exponential(verdict.log_e)
     if rule.margin is not None and n and not (b + live.b > c + live.c and verdict.log_e >= rule.threshold):
         needed, e_value = 2 / rule.alpha, st.exponential(st.log_non_inferiority_e_value(b, c, n, rule.margin))
     looks = f"{pool.looks} looks" if pool.looks > 1 else "a look that could end at any image"
@@ -207,7 +208,7 @@ def _as_is_wins(verdict: _Verdict) -> bool:
     pool, live, rule = verdict.pool, verdict.live, verdict.rule
     if verdict.sequential:
         return rule.winner(pool.b, pool.c, pool.n, live.b, live.c, live.weight) == "asis"
-    return pool.c > pool.b and st.mcnemar(pool.b, pool.c)[1] < rule.alpha
+    return pool.c > pool.b and st.mcnemar(pool.b, pool.c)[1] < rule.first_level
 
 
 def _closed(verdict: _Verdict, reason: str, missing: int | None = None) -> _Verdict:
@@ -249,6 +250,7 @@ def _evidence(verdict: _Verdict, settings: Settings) -> dict[str, Any]:
         "looks": pool.looks,
         "p_value": 1.0,
         "e_value": st.exponential(verdict.log_e),
+        "e_needed": verdict.rule.e_needed,
         "difference": None,
         "difference_ci95": None,
         "images_needed": None,

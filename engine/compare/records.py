@@ -34,7 +34,8 @@ class Pool:
 
     `b`: images that only TO-BE got right, `c`: only AS-IS. A look is a comparison that added images or
     changed an outcome; `sequential`: one of them ended at an image that its counts may have chosen, because a
-    person stopped it or because it ran until it was decided.
+    person stopped it or because it ran until it was decided. `first`: the images right for exactly one release
+    in the first of them, where that one ended at a number fixed beforehand; None otherwise.
     """
 
     n: int = 0
@@ -46,6 +47,7 @@ class Pool:
     sequential: bool = False
     log_e: float = 0.0
     log_max: float = 0.0
+    first: int | None = None
 
 
 def comparison_path(workspace: Workspace, identity: int) -> Path:
@@ -173,7 +175,9 @@ def pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
     remembered = _remembered(workspace)
     files = {path.name: _stamp(path) for path in _files(workspace)}
     key = hashlib.sha256(
-        json.dumps([[s["id"], files.get(f"{s['id']}.json")] for s in chosen]).encode()
+        json.dumps(
+            [sorted(Pool.__annotations__), *([s["id"], files.get(f"{s['id']}.json")] for s in chosen)]
+        ).encode()
     ).hexdigest()
     if remembered["pool"].get("key") == key:
         return Pool(**remembered["pool"]["value"])
@@ -192,6 +196,7 @@ def _pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
     outcomes: dict[str, tuple[bool, bool]] = {}
     failed: set[str] = set()
     looks = 0
+    first: int | None = None
     for summary in chosen:
         added = False
         for sha256, label, asis, tobe, _ in _rows(workspace, summary):
@@ -203,6 +208,8 @@ def _pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
             outcomes[sha256] = outcome
             (failed.add if error else failed.discard)(sha256)
         looks += added
+        if summary is chosen[0] and not _sequential(summary):
+            first = sum(asis_right != tobe_right for asis_right, tobe_right in outcomes.values())
     process = EProcess()
     for asis_right, tobe_right in outcomes.values():
         process.see(tobe_right, asis_right)
@@ -213,10 +220,15 @@ def _pool(workspace: Workspace, chosen: list[dict[str, Any]]) -> Pool:
         asis_correct=sum(asis for asis, _ in outcomes.values()),
         tobe_correct=sum(tobe for _, tobe in outcomes.values()),
         looks=looks,
-        sequential=any(s.get("status") != "completed" or s.get("until_decided", False) for s in chosen),
+        sequential=any(map(_sequential, chosen)),
         log_e=process.log_e,
         log_max=process.log_max,
+        first=first,
     )
+
+
+def _sequential(summary: dict[str, Any]) -> bool:
+    return summary.get("status") != "completed" or bool(summary.get("until_decided", False))
 
 
 def _rows(workspace: Workspace, summary: dict[str, Any]) -> list[list[str]]:

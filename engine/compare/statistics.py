@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 A = 10.0  # both parameters of the e-process's beta prior: tuned to gaps of a fifth of the discordant images
+FIRST_SHARE = 0.9  # of alpha: what a first look at a fixed number of images may spend
 _LN2 = math.log(2)
 
 
@@ -129,6 +131,31 @@ def log_e_value(b: float, c: float, a: float = A) -> float:
     """
     _check(b, c)
     return (b + c) * _LN2 + _log_beta(a + b, a + c) - _log_beta(a, a)
+
+
+@lru_cache(maxsize=64)
+def later_e_value(discordant: int, alpha: float) -> float:
+    """What the e-value must reach after a first look at a fixed number of images that named nobody.
+
+    That look spends FIRST_SHARE of alpha: mid-p below it, on m = `discordant` images. The rest is for all later
+    looks (alpha spending: Lan and DeMets 1983, Biometrika 70:659). Given m, "equally good" makes k = min(b, c)
+    binomial, and the e-process goes on from E(k) as a martingale: from there it ever reaches K with probability
+    E(k) / K at most (Ville 1939). So a later look names a winner with probability at most
+
+        sum of P(k) E(k) / K over the k that the first look left undecided,
+
+    where the sum is 1 less that over the k that it decided, for the mean of E is 1. The K returned makes this
+    (1 - FIRST_SHARE) alpha; it is never below 1 / alpha.
+    """
+    below = decided = 0.0
+    for fewer in range((discordant + 1) // 2):
+        log_point = math.lgamma(discordant + 1) - math.lgamma(fewer + 1) - math.lgamma(discordant - fewer + 1)
+        log_point -= discordant * _LN2
+        if 2 * below + math.exp(log_point) >= FIRST_SHARE * alpha:  # the mid-p of this k
+            break
+        below += math.exp(log_point)
+        decided += 2 * math.exp(log_point + log_e_value(discordant - fewer, fewer))
+    return max(1 / alpha, (1 - decided) / ((1 - FIRST_SHARE) * alpha))
 
 
 def e_value(b: float, c: float, a: float = A) -> float:

@@ -101,13 +101,16 @@ def _verdict(summary: dict[str, Any], problem: Failed | None, alpha: float, log_
     ahead, leader = ("tobe", TITLES["tobe"]) if b > c else ("asis", TITLES["asis"])
     # Whoever stopped a comparison may have watched it: only the e-value holds at a moment of one's own choice.
     if summary["status"] == "completed":
-        decided, figure = summary["p_value"] < alpha, f"mid-p {summary['p_value']:.3g}"
+        level = st.FIRST_SHARE * alpha
+        decided, figure = summary["p_value"] < level, f"mid-p {summary['p_value']:.3g}"
     else:
         decided, figure = log_e >= -math.log(alpha), f"e-value {summary['e_value']:.3g} of {1 / alpha:.3g}"
     if decided and b != c:
         return ahead, f"{leader} alone is right {max(b, c):,} times, the other alone {min(b, c):,} ({figure})"
     if b == c:
         return "undecided", f"each alone is right {b:,} times: no difference was seen"
+    if summary["status"] == "completed":
+        figure += f", below {level:.3g} decides"
     return "undecided", f"{leader} is ahead by {abs(b - c):,} of {summary['n']:,}, which may be chance ({figure})"
 
 

@@ -59,7 +59,7 @@ class Until:
         b, c, n = before.b + self._b, before.c + self._c, before.n + self._n
         e_value = st.exponential(st.log_e_value(b, c) + st.log_e_value(live.b, live.c))
         more = f", {live.b + live.c:,} labelled live requests" if live.b + live.c else ""
-        said = f"e-value {e_value:.3g} of {1 / self._rule.alpha:.3g} on all {n:,} images so far{more}"
+        said = f"e-value {e_value:.3g} of {self._rule.e_needed:.3g} on all {n:,} images so far{more}"
         figures = {"pooled": {"n": n, "b": b, "c": c, "e_value": e_value, "winner": self.winner}}
         if self.winner is not None:
             return {**figures, "verdict": self.winner, "reason": f"decided for {TITLES[self.winner]}: {said}"}

@@ -69,9 +69,11 @@ def check_and_convert(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     golden, logits = _golden(net, card["preprocess"])
     onnx = _convert(net, card["preprocess"]["img_size"])
     _compare(onnx, golden, logits)
+    kept = _kept(onnx, card["preprocess"])
     (folder / "model.onnx").write_bytes(onnx)
     (folder / "weights.safetensors").write_bytes(_weights(net))
-    return {"ok": True, **card, "parameters": parameters, "notes": notes, "origin": read_origin(content)}
+    facts = {"parameters": parameters, "golden": kept, "notes": notes, "origin": read_origin(content)}
+    return {"ok": True, **card, **facts}
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -256,14 +258,11 @@ def _convert(net: torch.nn.Module, img_size: int) -> bytes:
 def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
     """Refuse a converted model whose answers differ, alone (batch 1) or together (batch 3)."""
     import numpy as np
-    import onnxruntime
 
     from engine.release.convert import disagreement
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        session = _session(onnx)
         answers_of = {
             size: [session.run(None, {"image": inputs[i : i + size]})[0] for i in range(0, len(inputs), size)]
             for size in (1, 3)
@@ -281,6 +280,24 @@ def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
                 f"answers differently once converted (at batch {size}: {difference})",
                 "look for layers that behave by batch or by chance",
             )
+
+
+def _session(onnx: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+def _kept(onnx: bytes, preprocess: dict[str, Any]) -> list[dict[int, float]]:
+    """What the converted model answers to the pictures that a slot is asked after each swap."""
+    from engine.release import golden
+    from engine.tasks.images.preprocess import Preprocess
+
+    session = _session(onnx)
+    ready = Preprocess.from_dict(preprocess)
+    return [golden.best(session.run(None, {"image": ready(one)[None]})[0][0]) for one in golden.pictures()]
 
 
 def _first_line(error: BaseException) -> str:

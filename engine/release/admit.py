@@ -323,6 +323,7 @@ def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Re
             parameters=result["parameters"],
             checkpoint=Origin(name=name, sha256=digest.sha256, md5=digest.md5, bytes=digest.bytes, **origin),
             new_classes_reason=candidate.new_classes_reason,
+            golden=result["golden"],
         )
         try:
             return write_release(

@@ -58,6 +58,7 @@ class Manifest(BaseModel):
     parameters: int
     checkpoint: Origin
     new_classes_reason: str | None = None
+    golden: list[dict[int, float]] | None = None  # `engine.release.golden`: its right answers; None: an older one
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """After a swap: whether clients get right answers, asked over the slot's own HTTP port as a client would.
 
-Asked are its readiness and some fixed images. Each answer must be of the new release, whole and finite; where
-the other slot serves the same release, as after a promotion, both must answer alike.
+Asked are its readiness and some fixed images. Each answer must be of the new release, whole and finite, and the
+one that the release gave when it was admitted, which its manifest keeps. A release of before that is compared
+with the other slot where that serves the same one, as after a promotion.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import math
 import struct
 import time
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from engine.errors import Failed
+from engine.release.bundle import read_release, release_path
 from engine.release.control import slot_stats
 from engine.store.workspace import SLOTS, TITLES, Workspace
 
@@ -22,6 +25,7 @@ _SIDE = 64
 _PATIENCE_S = 5.0  # a full queue answers 503; the clients' load is not the release's fault
 _TIMEOUT_S = 10.0
 _ALIKE = 1e-3  # of a probability: engines of one host add up in another order at most
+_KEPT_ALIKE = 1e-2  # of a probability: another host's engine, or one of half precision
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -34,13 +38,18 @@ def check_live(workspace: Workspace, slot: str, release: str) -> bool:
     stats = slot_stats(workspace, slot)
     if stats is None:
         return False
-    other = slot_stats(workspace, next(name for name in SLOTS if name != slot))
+    kept = read_release(release_path(workspace, release)).manifest.golden
+    other = slot_stats(workspace, next(name for name in SLOTS if name != slot)) if kept is None else None
     twin = other if other is not None and other["state"] == "live" and other["release"] == release else None
     try:
         _ask(stats, "GET", "/health/ready", None)
-        for picture in _pictures():
+        for place, picture in enumerate(pictures()):
             answer = _answer(stats, picture, release)
-            if twin is not None and not _alike(answer, expected := _answer(twin, picture, release)):
+            if kept is not None and not _alike(_scores(answer), kept[place], _KEPT_ALIKE):
+                raise _Wrong(f"image {place + 1} is no longer answered as when the release was admitted")
+            if twin is not None and not _alike(
+                _scores(answer), _scores(expected := _answer(twin, picture, release)), _ALIKE
+            ):
                 raise _Wrong(f"it answers {_said(answer)} where the other slot answers {_said(expected)}")
     except (_Wrong, OSError, http.client.HTTPException) as error:
         if slot_stats(workspace, slot) is None:  # it died meanwhile: what comes up follows the pointer
@@ -95,17 +104,33 @@ def _ask(stats: dict[str, Any], method: str, path: str, body: bytes | None) -> b
         time.sleep(0.05)
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two answers agree; near a tie the order may differ."""
-    scores = [{entry["index"]: entry["confidence"] for entry in answer["top_k"]} for answer in (one, other)]
-    return all(abs(value - scores[1][index]) <= _ALIKE for index, value in scores[0].items() if index in scores[1])
+def _scores(answer: dict[str, Any]) -> dict[int, float]:
+    return {int(entry["index"]): float(entry["confidence"]) for entry in answer["top_k"]}
+
+
+def _alike(one: dict[int, float], other: dict[int, float], allowed: float) -> bool:
+    """Whether the best classes of two answers agree. Near a tie the order may differ, so a class that only one of
+    them lists must not be surer than the least of the other's."""
+    least = max(min(one.values()), min(other.values()))
+    return all(
+        abs(one[index] - other[index]) <= allowed
+        if index in one and index in other
+        else one.get(index, other.get(index, 0.0)) <= least + allowed
+        for index in one.keys() | other.keys()
+    )
+
+
+def best(probabilities: Sequence[float], count: int = 5) -> dict[int, float]:
+    """The surest classes of an answer, index -> confidence to four digits, as a manifest keeps them."""
+    surest = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:count]
+    return {index: round(float(probabilities[index]), 4) for index in surest}
 
 
 def _said(answer: dict[str, Any]) -> str:
     return f"{answer['label']} {answer['confidence']:.4g}"
 
 
-def _pictures() -> list[bytes]:
+def pictures() -> list[bytes]:
     """Black, a gradient and blocks, as PNG; made by hand, for the quick verbs import no image library."""
     grid = range(_SIDE)
     return [

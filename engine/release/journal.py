@@ -27,11 +27,12 @@ from engine.release.bundle import Release, read_release, release_path
 from engine.release.golden import check_live
 from engine.release.slots import Pointer, pointer_path, write_pointer
 from engine.store.clock import timestamp
-from engine.store.events import actor, append_event, read_events
+from engine.store.events import actor, append_event, log_bytes, search_events
 from engine.store.files import atomic_write, fsync_folder, read_json, write_json
 from engine.store.locks import hold
 from engine.store.workspace import TITLES, Workspace
 
+_ALERTS_BYTES = 1 << 18  # how far back one looks for the same alert
 _ABANDONED_S = 3600.0  # an admission writes into releases/ without the lock `slots`: leave young files alone
 
 
@@ -52,6 +53,7 @@ class Intent(BaseModel):
     event_kind: str
     subject: str
     detail: dict[str, Any]
+    log_bytes: int = 0  # how long the event log was: this change's event lies behind
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def switch(
         event_kind=event_kind,
         subject=subject,
         detail=detail,
+        log_bytes=log_bytes(workspace),
     )
     try:
         write_json(workspace.journal, intent.model_dump(mode="json"))
@@ -190,7 +193,7 @@ def _carry_on(workspace: Workspace, intent: Intent) -> str:
         control.follow(workspace, intent.slot)
         check_live(workspace, intent.slot, intent.target)
     except Failed as error:
-        if _logged(workspace, intent.transaction) is None:
+        if _logged(workspace, intent) is None:
             _undo(workspace, intent, f"its process died, and then {error.message}")
             return "undone"
     _finish(workspace, intent, recovered=True)
@@ -198,7 +201,7 @@ def _carry_on(workspace: Workspace, intent: Intent) -> str:
 
 
 def _finish(workspace: Workspace, intent: Intent, *, recovered: bool = False) -> dict[str, Any]:
-    event = _logged(workspace, intent.transaction) if recovered else None
+    event = _logged(workspace, intent) if recovered else None
     if event is None:
         if intent.backup and intent.previous:
             remember(workspace, intent.backup, intent.previous)
@@ -219,7 +222,7 @@ def _finish(workspace: Workspace, intent: Intent, *, recovered: bool = False) ->
         try:
             event = append_event(workspace, intent.event_kind, intent.subject, detail)
         except OSError:
-            event = _logged(workspace, intent.transaction)  # a full disk may fail the fsync after the write
+            event = _logged(workspace, intent)  # a full disk may fail the fsync after the write
             if event is None:
                 raise
     _drop_journal(workspace)
@@ -228,7 +231,7 @@ def _finish(workspace: Workspace, intent: Intent, *, recovered: bool = False) ->
 
 def _undo(workspace: Workspace, intent: Intent, reason: str) -> None:
     """Put back what the intent changed. Each part may have been done already, by a crash or another undo."""
-    if _logged(workspace, intent.transaction) is not None:
+    if _logged(workspace, intent) is not None:
         _drop_journal(workspace)  # it was done and recorded: an interrupt came after the last step
         return
     if _points_at(workspace, intent):
@@ -249,7 +252,7 @@ def _undo(workspace: Workspace, intent: Intent, reason: str) -> None:
 
 def _record_undone(workspace: Workspace, intent: Intent, reason: str) -> None:
     """One alert for a change that did not come about; the same one again and again is said once."""
-    for event in reversed(read_events(workspace)):
+    for event in search_events(workspace, '"slot"', log_bytes(workspace) - _ALERTS_BYTES):
         detail = event["detail"]
         if detail.get("slot") == intent.slot:
             if (detail.get("target"), detail.get("reason")) == (intent.target, reason):
@@ -322,11 +325,10 @@ def _points_at(workspace: Workspace, intent: Intent) -> bool:
         return False
 
 
-def _logged(workspace: Workspace, transaction: str) -> dict[str, Any] | None:
-    for event in reversed(read_events(workspace)):
-        if event["detail"].get("transaction") == transaction:
-            return event
-    return None
+def _logged(workspace: Workspace, intent: Intent) -> dict[str, Any] | None:
+    """This change's event, or None; only what was logged since it began is read."""
+    found = search_events(workspace, intent.transaction, intent.log_bytes)
+    return next((event for event in found if event["detail"].get("transaction") == intent.transaction), None)
 
 
 def _sweep(workspace: Workspace) -> None:

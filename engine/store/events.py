@@ -100,12 +100,16 @@ def read_events(workspace: Workspace, last: int | None = None) -> list[dict[str,
     return [event for line in lines if (event := _parse(line)) is not None]
 
 
-def search_events(workspace: Workspace, needle: str) -> Iterator[dict[str, Any]]:
-    """The events whose line holds `needle` (a hash, an id), newest first; others are not even parsed."""
+def search_events(workspace: Workspace, needle: str, since: int = 0) -> Iterator[dict[str, Any]]:
+    """The events whose line holds `needle` (a hash, an id), newest first; others are not even parsed.
+
+    Args:
+        since: a size that the log had: only lines that begin at that byte or later are read.
+    """
     if not workspace.events.exists():
         return
     wanted = needle.encode()
-    for line in _lines_backward(workspace.events):
+    for line in _lines_backward(workspace.events, since):
         if wanted in line and (event := _parse(line)) is not None:
             yield event
 
@@ -181,14 +185,24 @@ def _tail_lines(path: Path, count: int) -> list[bytes]:
     return list(itertools.islice(_lines_backward(path), count))[::-1]
 
 
-def _lines_backward(path: Path) -> Iterator[bytes]:
-    """The file's whole lines that are not empty, the last one first; a line may be of any length."""
+def log_bytes(workspace: Workspace) -> int:
+    """The size of the log now, for `since` of a later search."""
+    return workspace.events.stat().st_size if workspace.events.exists() else 0
+
+
+def _lines_backward(path: Path, since: int = 0) -> Iterator[bytes]:
+    """The file's whole lines that are not empty, the last one first; a line may be of any length.
+
+    Args:
+        since: nothing before this byte is read; what is left of a line that begins before it counts as one.
+    """
     with path.open("rb") as stream:
         start = stream.seek(0, os.SEEK_END)
         parts: list[bytes] = []  # of the line whose beginning is not read yet, the last part first
         ended = False  # whether the newline that ends it was seen: what follows the last one is torn
-        while start > 0:
-            step = min(_TAIL, start)
+        since = max(0, since) if since <= start else 0  # a shorter log than it was is another one
+        while start > since:
+            step = min(_TAIL, start - since)
             start -= step
             stream.seek(start)
             pieces = stream.read(step).split(b"\n")

@@ -111,7 +111,10 @@ def test_after_more_looks_only_the_e_value_opens(
     assert answer["reason"].startswith(f"about {missing:,} more images needed")
 
     grown = (600 + missing) / 600
-    assert st.e_value(24 * grown, 10 * grown) == pytest.approx(20, rel=0.03)
+    assert evidence["e_needed"] == st.later_e_value(18, 0.05) > 20, (
+        "the first look by mid-p has spent some of alpha"
+    )
+    assert st.e_value(24 * grown, 10 * grown) == pytest.approx(evidence["e_needed"], rel=0.03)
     compared(workspace, pair, b=40, c=10, n=1500, start=600)
     answer = gate(workspace, settings)
     assert answer["open"]

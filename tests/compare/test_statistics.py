@@ -199,3 +199,25 @@ def test_more_correct_answers_win_is_noise_and_the_gate_has_the_stated_power() -
     for n, power in ((100, 0.07), (300, 0.17), (1000, 0.49), (2000, 0.83)):
         opened = sum(b > c and s.mcnemar(b, c)[1] < 0.05 for b, c in drawn(n, 0.02)) / 4000
         assert opened == pytest.approx(power, abs=0.025), n
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.05, 0.01])
+def test_a_first_look_by_mid_p_and_all_later_ones_by_e_stay_under_alpha(alpha: float) -> None:
+    """Exactly: what each may err, given how many images of the first were right for one release alone."""
+    first = []
+    for discordant in range(150):
+        needed = s.later_e_value(discordant, alpha)
+        assert needed >= 1 / alpha
+        named = later = 0.0
+        for b in range(discordant + 1):
+            share = math.comb(discordant, b) / 2**discordant
+            if s.mcnemar(b, discordant - b)[1] < s.FIRST_SHARE * alpha:
+                named += share
+            else:
+                later += share * min(1.0, s.e_value(b, discordant - b) / needed)
+        first.append(named)
+        assert later <= (1 - s.FIRST_SHARE) * alpha * (1 + 1e-9), "Ville's bound, however often one looks"
+    for mean in (2, 5, 8, 10, 20, 50, 100):  # how many differ is chance too
+        chances = [math.exp(m * math.log(mean) - mean - math.lgamma(m + 1)) for m in range(150)]
+        assert sum(map(math.prod, zip(chances, first, strict=True))) <= s.FIRST_SHARE * alpha
+    assert s.later_e_value(20_000, alpha) == 1 / alpha, "a large first look leaves all to the later ones"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +238,36 @@ def test_the_journal_of_another_version_is_left_alone(workspace: Workspace, pair
     with pytest.raises(Failed, match="journal"), slots_lock(workspace, "test"):
         pass
     assert workspace.journal.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts what this process reads by /proc")
+@pytest.mark.parametrize("verb", ["finished", "undone"])
+def test_a_change_reads_no_more_of_a_long_log_than_of_a_short_one(workspace: Workspace, verb: str) -> None:
+    """100,000 events lie before it; a change that succeeds, one that fails, and one taken up after a crash."""
+
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    releases = [make_release(workspace, name) for name in ("one", "two", "three")]
+    put(workspace, "tobe", releases[0])
+    line = workspace.events.read_bytes().replace(b"tobe", b"else")
+    with workspace.events.open("ab") as stream:
+        stream.write(line * 100_000)
+    assert workspace.events.stat().st_size > 40_000_000
+    begun = read()
+    put(workspace, "tobe", releases[1])
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(RuntimeError):
+        patch.setattr(
+            "engine.release.journal." + ("_drop_journal" if verb == "finished" else "write_pointer"), fails
+        )
+        if verb == "undone":
+            patch.setattr("engine.release.journal._undo", fails)
+        put(workspace, "tobe", releases[2])
+    assert workspace.journal.exists()
+    with slots_lock(workspace, "test"):
+        assert not workspace.journal.exists()
+    assert read() - begun < 2_000_000
+
+
+def fails(*_: object, **__: object) -> None:
+    raise RuntimeError("stops here")

@@ -15,6 +15,8 @@ import onnx
 import pytest
 
 from engine.config import load_settings
+from engine.release.backups import remember, write_backup
+from engine.release.bundle import read_release, release_path
 from engine.release.control import slot_stats
 from engine.release.slots import read_pointer
 from engine.store.events import read_events
@@ -112,6 +114,36 @@ def test_a_release_that_fails_its_clients_after_the_swap_goes_back_by_itself(
     assert not workspace.journal.exists()
     last = read_events(workspace)[-1]
     assert (last["kind"], last["detail"]["verb"]) == ("alert", "promote")
+
+
+def test_both_ways_the_answers_of_its_admission_are_asked_for(
+    engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes], config: Path
+) -> None:
+    """A checkpoint's release carries them; one whose net answers otherwise neither comes up nor comes back."""
+    workspace, first, _ = used
+    before = served(config)
+    release = engine("deploy", str(first), "--json").json["release"]
+    kept = read_release(release_path(workspace, release), expect=release).manifest.golden
+    assert kept is not None
+    assert [round(sum(answer.values()), 2) for answer in kept] == [1.0] * 3, "of three classes all are kept"
+    done = engine("promote", "--force", "--reason", "test", "--json")
+    assert done.code == 0, done.err
+    assert engine("rollback", done.json["backup"], "--json").code == 0
+
+    wrong = [{3: 0.9, 0: 0.05}] * 3
+    lying = servable(workspace, "lying", golden=wrong)
+    put(workspace, "tobe", lying)
+    failed = engine("promote", "--force", "--reason", "test", "--json")
+    assert (failed.code, failed.json["error"]["kind"]) == (1, "unhealthy"), failed.out
+    assert "as when the release was admitted" in failed.json["error"]["message"]
+    write_backup(
+        workspace, name := f"model_{load_settings(config).settings.port('asis')}_backup_20260101_000000.bin", lying
+    )
+    remember(workspace, name, lying.id)
+    failed = engine("rollback", name, "--json")
+    assert (failed.code, failed.json["error"]["kind"]) == (1, "unhealthy"), failed.out
+    assert served(config) == before
+    assert not workspace.journal.exists()
 
 
 @pytest.mark.fault(30)
