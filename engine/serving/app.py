@@ -46,7 +46,7 @@ class App:
 
     Args:
         queue: the most requests asked and not yet answered; above that 503 with Retry-After.
-        max_wait_s: the same already where a new request would wait longer than this at the present pace; half
+        max_wait_s: the same already where a new request would wait longer than this at the present pace; a quarter
             of it for a second after each refusal.
         max_body_bytes: the largest body.
 
@@ -195,8 +195,9 @@ class App:
         if self.waiting < min(_SHORT, self._queue):
             return
         moment = perf_counter()
-        few = _SHORT if moment < self._overload_until else _NEVER_LONG
-        longest_s = self._max_wait_s * few / _NEVER_LONG
+        few, longest_s = _NEVER_LONG, self._max_wait_s
+        if moment < self._overload_until:
+            few, longest_s = _SHORT, self._max_wait_s / 4
         if self.waiting >= self._queue or (self.waiting >= few and self.waiting * self._pace_s > longest_s):
             self._overload_until = moment + _OVERLOAD_S
             raise HttpError(503, "full", "too many requests are waiting", "try again in a second", RETRY)
