@@ -1,16 +1,19 @@
 """Promotion and rollback: failed requests and latency under clients, and how long a rollback takes.
 
-`python -m benchmarks.release [--json] [--swaps N]`
+`python -m benchmarks.release [--json] [--swaps N] [--what many,watched,rollback]`
 
-N promotions and N rollbacks, as commands, under 32 connections; some more under 8, whose answers are sorted
-into those asked in a second in which a swap ran and the others (steady). A rollback is timed as a person runs
-it, a fresh process: three seconds after the promotion, and straight after it.
+N promotions and N rollbacks, as commands, under 32 connections (`many`); some more under 8 (`watched`), whose
+answers are sorted into those asked in a second in which a swap ran and the others (steady). A rollback is timed
+as a person runs it, a fresh process with its whole wall time (`rollback`): warm, three seconds after the
+promotion; straight after it; and cold, AS-IS restarted just before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,8 +27,10 @@ from benchmarks._load import PROJECT, load
 from benchmarks.chaos import FORCE, Host, host
 from benchmarks.serving import make_releases
 from engine.release.backups import find_backups
+from engine.release.control import slot_stats
 from engine.store.workspace import Workspace
 
+WHAT = ("many", "watched", "rollback")
 _WINDOW_S = 1.0
 _STEADY_S, _BETWEEN_S, _WATCHED = 6.0, 2.0, 5
 
@@ -92,7 +97,22 @@ def _rollbacks(here: Host, old: str, before: Callable[[], None], times: int) -> 
     return statistics.median(took)
 
 
-def measure(swaps: int) -> list[dict[str, Any]]:
+def _restarted(here: Host) -> None:
+    """AS-IS ends and comes back, as `serve` restarts a slot: it holds its release and no spare."""
+    stats = slot_stats(here.workspace, "asis")
+    assert stats is not None
+    os.kill(stats["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        now = slot_stats(here.workspace, "asis")
+        if now is not None and now["pid"] != stats["pid"] and now["state"] == "live":
+            return
+        time.sleep(0.02)
+    raise SystemExit("AS-IS did not come back")
+
+
+def measure(swaps: int, what: list[str]) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
         root = Path(folder)
         workspace = Workspace(root / "workspace")
@@ -100,31 +120,47 @@ def measure(swaps: int) -> list[dict[str, Any]]:
         releases = make_releases(workspace)
         with host(root, releases) as here:
             old = releases[0].id
-            done: list[tuple[str, float, float]] = []
-            with load(here.ports["asis"], 32) as seen:
-                for _ in range(swaps):
-                    _swap(here, old, done)
-            mixed = sum(len({label[0] for label in labels}) > 1 for labels in seen["labels"].values())
-            many = {
-                "what": "32 connections",
-                "swaps": len(done),
-                "failed_requests": seen["failures"] + mixed,
-                "answers": seen["answers"],
-                "p99_ms": _p99(seen["took_ms"]),
-                "seconds_a_swap": statistics.median(seconds for *_, seconds in done),
-            }
-            watched = _latencies(here, old, min(_WATCHED, swaps))
-            settled = {"what": "rollback, idle", "seconds": _rollbacks(here, old, lambda: time.sleep(3), 3)}
-            at_once = {"what": "rollback at once", "seconds": _rollbacks(here, old, lambda: None, 3)}
-    return [many, watched, settled, at_once]
+            if "many" in what:
+                results.append(_many(here, old, swaps))
+            if "watched" in what:
+                results.append(_latencies(here, old, min(_WATCHED, swaps)))
+            if "rollback" in what:
+                ways: tuple[tuple[str, Callable[[], None]], ...] = (
+                    ("warm", lambda: time.sleep(3)),
+                    ("at once", lambda: None),
+                    ("cold", lambda: _restarted(here)),
+                )
+                for name, before in ways:
+                    results.append({"what": f"rollback, {name}", "seconds": _rollbacks(here, old, before, 3)})
+    return results
+
+
+def _many(here: Host, old: str, swaps: int) -> dict[str, Any]:
+    done: list[tuple[str, float, float]] = []
+    with load(here.ports["asis"], 32) as seen:
+        for _ in range(swaps):
+            _swap(here, old, done)
+    mixed = sum(len({label[0] for label in labels}) > 1 for labels in seen["labels"].values())
+    return {
+        "what": "32 connections",
+        "swaps": len(done),
+        "failed_requests": seen["failures"] + mixed,
+        "answers": seen["answers"],
+        "p99_ms": _p99(seen["took_ms"]),
+        "seconds_a_swap": statistics.median(seconds for *_, seconds in done),
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument("--what", default=",".join(WHAT))
     options = parser.parse_args(argv)
-    results = measure(options.swaps)
+    what = options.what.split(",")
+    if unknown := set(what) - set(WHAT):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; one of {', '.join(WHAT)}")
+    results = measure(options.swaps, what)
     if options.json:
         print(json.dumps({"results": results}))
         return

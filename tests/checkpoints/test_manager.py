@@ -222,6 +222,7 @@ def test_from_drive_on_a_new_machine(
     assert Path(loaded["path"]).parent == tmp_path / "own"
 
 
+@pytest.mark.fault(7)
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = CheckpointManager(tmp_path)
     fill(manager, 1)

@@ -32,8 +32,7 @@ from tests.release.checkpoints import CLASSES, Touch, card, content, save
 from tests.release.hostile import CASES, FILES, PICKLES, STORAGES, WRONG, ZIPS, Case, canary
 from tests.release.test_admission import job_for
 
-ROWS = {"pickle": 23, "crc": 25, "finite": 26, "golden": 27, "classes": 28}
-EXTRAS = ("argparse.Namespace", "numpy scalar", "numpy array of objects", "a datetime", "the whole model")
+EXTRAS = {"argparse.Namespace", "numpy scalar", "numpy array of objects", "a datetime", "the whole model"}
 
 
 def made(case: Case, folder: Path) -> Path:
@@ -45,13 +44,8 @@ def made(case: Case, folder: Path) -> Path:
     return path
 
 
-def params(names: object) -> list[object]:
-    """The cases by name, each with the row of the fault table that it proves."""
-    rows = {name: 24 if name in EXTRAS else ROWS.get(CASES[name].check, 25) for name in names}  # type: ignore[attr-defined]
-    return [pytest.param(name, marks=pytest.mark.fault(row)) for name, row in rows.items()]
-
-
-@pytest.mark.parametrize("name", params(name for name, case in CASES.items() if not case.torch))
+@pytest.mark.fault(23, 24, 25)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.torch])
 def test_refused_before_torch_is_imported(
     name: str, workspace: Workspace, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +72,8 @@ def test_refused_before_torch_is_imported(
     assert not list(workspace.incoming.glob("*"))
 
 
-@pytest.mark.parametrize("name", params(name for name, case in WRONG.items()))
+@pytest.mark.fault(26, 27, 28)
+@pytest.mark.parametrize("name", WRONG)
 def test_refused_by_what_torch_read(name: str, tmp_path: Path) -> None:
     """In this process: importing torch anew takes seconds. The benchmark runs them all through the verb."""
     case = CASES[name]
@@ -93,6 +88,10 @@ def test_refused_by_what_torch_read(name: str, tmp_path: Path) -> None:
 def test_the_corpus_is_large_enough() -> None:
     assert len(CASES) == sum(map(len, (PICKLES, ZIPS, FILES, STORAGES, WRONG)))
     assert len(CASES) >= 120
+    scanned = {name: case.check for name, case in CASES.items() if not case.torch}
+    assert {"pickle", "crc"} <= set(scanned.values())
+    assert scanned.keys() >= EXTRAS
+    assert {"finite", "golden", "classes"} <= {case.check for case in WRONG.values()}
 
 
 @pytest.mark.fault(23)

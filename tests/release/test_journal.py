@@ -221,6 +221,7 @@ def test_one_proceeds_the_other_is_busy_and_named(workspace: Workspace, pair: tu
         pass
 
 
+@pytest.mark.fault(7)
 def test_a_full_disk_is_refused_before_anything_changes(
     workspace: Workspace, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +15,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 from engine.config import load_settings
 from engine.release.backups import remember, write_backup
 from engine.release.bundle import read_release, release_path
 from engine.release.control import slot_stats
+from engine.release.golden import pictures
+from engine.release.journal import slots_lock
 from engine.release.slots import read_pointer
 from engine.store.events import read_events
+from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from tests.conftest import PROJECT, Result
 from tests.release.bundles import make_release, put
@@ -160,3 +167,54 @@ def test_a_server_that_dies_leaves_a_whole_slot(
     pointer = read_pointer(workspace, "asis")
     assert pointer is not None
     assert pointer.release == release
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, "memory"])
+def test_a_new_worker_that_dies_takes_only_itself_along(
+    engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes], config: Path, how: object
+) -> None:
+    """Every process that is begun for the new release is ended natively, or finds no memory, while it loads."""
+    workspace, first, _ = used
+    before, pointer = served(config), read_pointer(workspace, "asis")
+    assert engine("deploy", str(first)).code == 0
+    front = psutil.Process(server.pid)
+    old, over = {child.pid for child in front.children(recursive=True)}, threading.Event()
+
+    def strike() -> None:
+        while not over.wait(0.002):
+            for child in front.children(recursive=True):
+                with contextlib.suppress(psutil.Error, OSError):
+                    if child.pid not in old and "engine.serving.worker" in " ".join(child.cmdline()):
+                        if isinstance(how, signal.Signals):
+                            child.send_signal(how)
+                        else:
+                            child.rlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20))
+
+    thread = threading.Thread(target=strike)
+    thread.start()
+    failed = engine("promote", "--force", "--reason", "test", "--json")
+    over.set()
+    thread.join()
+    assert failed.code == 1, failed.out
+    assert failed.json["error"]["kind"] != "defect"
+    assert (served(config), read_pointer(workspace, "asis")) == (before, pointer)
+    assert not workspace.journal.exists()
+    assert server.poll() is None
+
+
+@pytest.mark.fault(46)
+def test_locked_files_hold_up_commands_and_never_an_answer(
+    engine: Engine, used: tuple[Workspace, Path, Path], server: subprocess.Popen[bytes], config: Path
+) -> None:
+    workspace = used[0]
+    port = load_settings(config).settings.port("asis")
+    with (
+        slots_lock(workspace, "test"),
+        hold(workspace.lock("events"), "test"),
+        hold(workspace.lock("admit"), "test"),
+    ):
+        assert engine("rollback", "model_1_backup_20260101_000000.bin").code == 4
+        assert engine("status").code == 0
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict", content=pictures()[1], timeout=10)
+        assert answer.status_code == 200
