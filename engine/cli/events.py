@@ -90,9 +90,15 @@ def _text(result: dict[str, Any], filtered: bool) -> str:
     return "\n".join(lines)
 
 
+def _shown(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2%}" if key == "accuracy" else f"{value:.4g}"
+    return str(value) if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+
+
 def _line(event: dict[str, Any]) -> str:
     facts = [
-        f"{key}={value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)}"
+        f"{key}={_shown(key, value)}"
         for key, value in event["detail"].items()
         if value not in (None, "", [], {}) and value != event["subject"]
     ]

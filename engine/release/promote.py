@@ -108,7 +108,7 @@ def _promote(
         if present is None:
             raise refuse("AS-IS is empty, so there is nothing to compare with", 'add --force --reason "..."')
         if not evidence["open"]:
-            raise refuse(str(evidence["reason"]), 'or add --force --reason "..."')
+            raise refuse(str(evidence["reason"]), 'to go without it, add --force --reason "..."')
 
     target = open_slot(workspace, "tobe")
     assert target is not None
