@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the console; the exit code is the engine's for the same kind of error."""
+    gc.disable()  # a quarter of the start would go into looking through what is only being loaded; see `ConsoleApp`
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except UnderstudyError as error:
@@ -51,6 +53,7 @@ def _draw(options: Options, feed: Feed) -> int:
     if options.plain:
         from console.plain import run
 
+        gc.enable()
         return run(options, feed)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the console needs a terminal", "run it in one, or give --plain")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ from console.wire import tighten
 from console.words import _
 
 TICK_S = 5.0
+SETTLED_S = 1.5  # by then the first picture stands
 
 
 class ConsoleApp(App[None], inherit_bindings=False):
@@ -100,6 +102,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def on_mount(self) -> None:
         self.arrange()
         self.set_interval(TICK_S, self.tick)
+        if not gc.isenabled():
+            self.set_timer(SETTLED_S, _collect_from_now)
         if self.feed is not None:
             self.store.feed_since = self._now()
             self.feed.start(self._wake)
@@ -298,7 +302,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 if start <= event.x < end:
                     self.notice = ("", "")
                     self.do(action)
-        elif name in layout.PANES:
+        elif name in layout.BOXES:
             deeds.click(self, str(name), event.y)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
@@ -376,7 +380,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
         return kept
 
     def picture(self) -> str:
-        return self.export_screenshot(title="Understudy")
+        from console.svg import widen
+
+        return widen(self.export_screenshot(title="Understudy"))
 
     def leave(self) -> None:
         self.exit()
+
+
+def _collect_from_now() -> None:
+    """What was loaded stays as long as the program: it is not looked through again."""
+    gc.freeze()
+    gc.enable()

@@ -16,7 +16,7 @@ from console.replay import Replay
 from console.words import _
 
 PAGE = 10
-LISTS = {"checkpoints": 1, "events": 0}  # a list's first row below the pane's edge
+FILTERED = ("devices", "training", "checkpoints", "events", "log")
 Deed = Callable[[Desk], None]
 
 
@@ -61,11 +61,11 @@ def jump(end: bool) -> Deed:
 
 
 def click(desk: Desk, name: str, row: int) -> None:
-    """The mouse on a pane: it gets the focus, and a list's row the cursor."""
-    desk.ui.focus = name
-    if name in LISTS and row >= LISTS[name]:
-        place = desk.ui.place(name)
-        place.cursor = place.top + row - LISTS[name]
+    """The mouse on a pane: it gets the focus, and a list's row the cursor; a slot's box stands for both slots."""
+    desk.ui.focus = name = name if name in PANES else "slots"
+    place = desk.ui.place(name)
+    if place.first is not None and row >= place.first:
+        place.cursor = place.top + row - place.first
     desk.arrange()
 
 
@@ -73,6 +73,8 @@ def click(desk: Desk, name: str, row: int) -> None:
 
 
 def start_filter(desk: Desk) -> None:
+    if desk.ui.focus not in FILTERED:
+        raise Refused(_("there is no list to filter here"), "dim")
     desk.focus_filter(desk.ui.filters.get(desk.ui.focus, ""))
 
 

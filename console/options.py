@@ -12,7 +12,8 @@ from typing import Any
 
 from engine.errors import UsageError, nearest
 
-KEYS = ("theme", "language", "keymap")
+KEYS = ("theme", "language", "keymap", "mouse")
+TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def parse(arguments: list[str]) -> Options:
     if found.speed <= 0:
         raise UsageError(f"--speed must be above 0, not {found.speed:g}", "try --speed 10")
     config = found.config or os.environ.get("UNDERSTUDY_CONFIG") or None
+    settings = _settings(config, found.overrides)
     encoding = (sys.stdout.encoding or "utf-8").lower().replace("-", "")
     return Options(
         config=config,
@@ -89,9 +91,9 @@ def parse(arguments: list[str]) -> Options:
         replay=found.replay,
         speed=found.speed,
         ascii=found.ascii or not encoding.startswith("utf"),
-        mouse=not found.no_mouse,
+        mouse=not found.no_mouse and TRUTH[settings.get("mouse", "true").lower()],
         overrides=tuple(found.overrides),
-        settings=_settings(config, found.overrides),
+        settings=settings,
     )
 
 
@@ -121,4 +123,6 @@ def _settings(config: str | None, overrides: list[str]) -> dict[str, str]:
             raise UsageError(f"unknown setting 'console.{key}'", nearest(key, KEYS), kind="unknown_key")
     if settings.get("language", "en") not in ("en", "ko"):
         raise UsageError(f"unknown language '{settings['language']}'", "known: en, ko", kind="bad_value")
+    if settings.get("mouse", "true").lower() not in TRUTH:
+        raise UsageError(f"console.mouse is '{settings['mouse']}'", "true or false", kind="bad_value")
     return settings

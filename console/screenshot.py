@@ -7,6 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from console import words
 from console.app import ConsoleApp
 from console.keymap import default_keys
 from console.options import Options
@@ -21,7 +22,7 @@ async def draw(app: ConsoleApp, width: int, height: int, keys: list[str]) -> str
     async with app.run_test(size=(width, height)) as pilot:
         await pilot.press(*keys)
         await pilot.pause()
-        return app.export_screenshot(title="Understudy")
+        return app.picture()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,8 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--size", default="120x40", metavar="WIDTHxHEIGHT")
     parser.add_argument("--theme", default="understudy")
+    parser.add_argument("--language", choices=words.LANGUAGES, default="en")
     parser.add_argument("--keys", default="", help="keys to press first, separated by commas")
     options = parser.parse_args(arguments)
+    words.choose(options.language)
     width, height = (int(part) for part in options.size.split("x"))
     store, last = Store(), 0.0
     for message in read_all(options.recording):

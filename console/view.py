@@ -15,11 +15,15 @@ from console.words import _
 
 @dataclass
 class Place:
-    """The cursor of a list and the first row that is shown; `seen` counts the rows of a list that grows at its end."""
+    """The cursor of a list and the first row that is shown; `seen` counts the rows of a list that grows at its end.
+
+    `first` is the pane's row on which the list begins, for the mouse; None where no list is drawn.
+    """
 
     cursor: int = 0
     top: int = 0
     seen: int = 0
+    first: int | None = None
 
     def fit(self, count: int, height: int) -> None:
         """Keep the cursor within `count` rows and inside the window of `height` rows."""

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from console import text
 from console.view import View
 from console.widgets.rows import Row
-from console.words import _
+from console.words import _, said
 from engine.protocol import Checkpoint, Checkpoints
 
 SORTS: dict[str, Callable[[Checkpoint], Any]] = {
@@ -100,6 +100,7 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     columns = _columns(width)
     place = view.ui.place("checkpoints")
     place.fit(len(rows), height - 1)
+    place.first = 1
     lines = [_header(view, columns, width)]
     focused = view.ui.focus == "checkpoints"
     for index in range(place.top, min(len(rows), place.top + height - 1)):
@@ -117,6 +118,8 @@ def file_name(one: Checkpoint) -> str:
 
 def _nothing(view: View, width: int) -> list[Row]:
     """Why there is no row; on a fresh workspace, the way to the first release in production."""
+    if view.store.checkpoints is None:
+        return [Row(_("no figures yet"), "dim")]
     if view.ui.filters.get("checkpoints"):
         return [Row(_("nothing matches the filter"), "dim")]
     slots = view.store.slots
@@ -139,7 +142,7 @@ def stands(one: Checkpoint) -> tuple[str, str]:
     """Where a checkpoint stands, in a word, with its role; a refused one with the reason."""
     word, role = STANDS.get(one.state or "", (one.state or text.NONE, "dim"))
     if one.reason and one.state in ("rejected", "refused"):
-        return f"{_(word)}: {one.reason}", role
+        return f"{_(word)}: {said(one.reason)}", role
     return (_(word) if word.islower() else word), role
 
 
@@ -150,10 +153,10 @@ def _signed(view: View, one: Checkpoint, size: int) -> tuple[str, str]:
         "asis": glyphs.live, "both": glyphs.live, "tobe": glyphs.doing, "new": glyphs.todo, "rejected": glyphs.bad,
         "refused": glyphs.bad, "backup": glyphs.left_of,
     }  # fmt: skip
-    said, role = stands(one)
+    shown, role = stands(one)
     if one.reason and one.state in ("rejected", "refused") and size < 26:
-        said = one.reason
-    return f"{signs.get(one.state or '', ' ')} {said}", role
+        shown = said(one.reason)
+    return f"{signs.get(one.state or '', ' ')} {shown}", role
 
 
 def _searched(one: Checkpoint) -> str:

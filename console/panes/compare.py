@@ -47,6 +47,8 @@ def verdict(found: Comparison) -> tuple[str, str]:
 def draw(view: View, width: int, height: int) -> list[Row]:
     ab = view.store.ab
     found = ab.comparison if ab else None
+    if ab is None:
+        return [Row(_("no figures yet"), "dim").cut(width)]
     if found is None:
         hint = _("no comparison yet: {key} asks both slots the same images").format(key=view.key("ab"))
         said = text.wrap(hint, width)
@@ -108,7 +110,7 @@ def _gap(view: View, found: Comparison, width: int) -> Row:
     row.put(" " + _("points"), "dim")
     row.put("   p ", "dim").put(text.small(found.p_value))
     if found.e_value is not None:
-        row.put("   e ", "dim").put(_e_value(found.e_value))
+        row.put("   e ", "dim").put(e_value(found.e_value))
         if found.e_needed:
             row.put(f" {_('of')} {found.e_needed:.0f}", "dim")
     if found.images_needed and found.verdict == "undecided":
@@ -169,13 +171,13 @@ def _evidence(view: View, found: Comparison, width: int) -> list[Row]:
     if found.e_value is None or not found.e_needed or found.e_needed <= 1:
         return []
     row = Row(_("evidence") + " ", "dim")
-    figures = f"  e {_e_value(found.e_value)} {_('of')} {found.e_needed:.0f}"
+    figures = f"  e {e_value(found.e_value)} {_('of')} {found.e_needed:.0f}"
     part = math.log(max(1.0, found.e_value)) / math.log(found.e_needed)
     filled, track = bar(part, max(4, min(48, width - row.at - cell_len(figures))), view.glyphs)
     return [row.put(filled, "good" if part >= 1 else "warning").put(track, "rule").put(figures)]
 
 
-def _e_value(value: float) -> str:
+def e_value(value: float) -> str:
     return f"{value:.1f}" if value < 1000 else "> 1,000"
 
 

@@ -25,9 +25,22 @@ _CURVE_ROWS = {BRIEF: 1, CURVES: 2, LARGE: 4}
 _MOST_PROCESSES = {DENSE: 0, BRIEF: 0, CURVES: 2, LARGE: 6}
 
 
+def items(view: View) -> list[tuple[str, Devices]]:
+    """The hosts whose name, or a device or process of which, holds the filter's text."""
+    wanted = view.ui.filters.get("devices", "").lower()
+    return [(host, data) for host, data in view.store.devices() if not wanted or wanted in _searched(host, data)]
+
+
+def _searched(host: str, data: Devices) -> str:
+    words = [host, *(f"{one.name} {one.kind}" for one in data.devices)]
+    return " ".join([*words, *(one.name or "" for device in data.devices for one in device.processes)]).lower()
+
+
 def title(view: View) -> Row:
     row = Row(_("Devices"), "title")
-    hosts = view.store.devices()
+    hosts = items(view)
+    if wanted := view.ui.filters.get("devices"):
+        row.put(f" /{wanted}", "accent")
     if len(hosts) > 1:
         row.put(f" {len(hosts)} " + _("hosts"), "dim")
     fresh = view.fresh("devices")
@@ -40,9 +53,10 @@ def rows_needed(view: View, room: int = 24) -> int:
 
 
 def draw(view: View, width: int, height: int) -> list[Row]:
-    hosts = view.store.devices()
+    hosts = items(view)
     if not hosts:
-        return [Row(_("no figures yet"), "dim").cut(width)]
+        said = _("nothing matches the filter") if view.store.devices() else _("no figures yet")
+        return [Row(said, "dim").cut(width)]
     most = LARGE if view.ui.zoomed or width >= 90 else CURVES
     detail = next((one for one in range(most, DENSE, -1) if _height(view, one, width) <= height), DENSE)
     curve = _CURVE_ROWS.get(detail, 0)
@@ -68,7 +82,7 @@ def processes(device: Device, detail: int) -> list[DeviceProcess]:
 
 
 def _height(view: View, detail: int, width: int = 0) -> int:
-    hosts = view.store.devices()
+    hosts = items(view)
     rows = (len(hosts) - 1) * (detail > DENSE)
     for host, data in hosts:
         fresh = view.fresh("devices", host)

@@ -54,11 +54,11 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     rows = items(view)
     if not rows:
         filtered = view.ui.filters.get("events")
-        return [
-            Row(_("nothing matches the filter") if filtered else _("nothing has happened yet"), "dim").cut(width)
-        ]
+        said = _("nothing matches the filter") if filtered else _("nothing has happened yet")
+        return [Row(_("no figures yet") if view.store.events is None else said, "dim").cut(width)]
     place = view.ui.place("events")
     place.fit(len(rows), height)
+    place.first = 0
     focused = view.ui.focus == "events"
     return [
         _line(view, rows[index], width, focused and index == place.cursor)

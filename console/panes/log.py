@@ -14,7 +14,7 @@ _WORDS = (
     (re.compile(r"\b(error|critical|fatal|traceback)\b", re.IGNORECASE), "danger"),
     (re.compile(r"\bwarn(ing)?\b", re.IGNORECASE), "warning"),
 )
-_STAMP = re.compile(r"\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\S*\s+|(\d\d:\d\d:\d\d)\s+")
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ](\d\d:\d\d:\d\d)\S*\s+|(\d\d:\d\d:\d\d)\s+")
 
 
 def items(view: View) -> list[str]:

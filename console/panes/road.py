@@ -10,6 +10,7 @@ from console import text
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _
+from engine.protocol import Bake
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ NEXT_KEYS = {
     "force": "promote",
     "unhold": "hold",
 }
+SAFE = "undo"  # what takes back a release that does worse live than the one before it
 
 
 def next_action(view: View) -> str | None:
     """The action of the registry that takes the next step, where there is one."""
-    health = view.store.health
+    health, slots = view.store.health, view.store.slots
+    if view.store.feed == "live" and slots and slots.bake and slots.bake.state == "alarm":
+        return SAFE
     return NEXT_KEYS.get(health.next.action) if health and health.next and view.store.feed == "live" else None
 
 
@@ -50,7 +54,9 @@ def next_step(view: View) -> str:
     """What the operator may do next, in one sentence."""
     if view.store.feed == "offline":
         return view.store.feed_why or _("no figures: the feed is not running")
-    health = view.store.health
+    health, slots = view.store.health, view.store.slots
+    if slots and slots.bake and slots.bake.state == "alarm":
+        return _("take the promotion back: {release} returns").format(release=text.short(slots.bake.replaced))
     if health and health.next and health.next.text:
         return text.advice(health.next.text)
     return _("waiting for the first figures") if health is None else _("nothing to do")
@@ -74,6 +80,7 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
     action = next_action(view)
     key = view.key(action) if action in view.keys else ""
     urgent = alert(view)
+    back = f"[{key}] " if key and urgent and action == SAFE else ""  # before the alarm: it may fill the line
     if height == 1 or width < 100:
         names = Row(" ")
         if width < 48:
@@ -89,8 +96,8 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
         names.right(brand, width - 1, "dim") if names.at + len(brand) + 2 < width else None
         step = Row(" ")
         if urgent:
-            step.put(f"{view.glyphs.warn} {urgent}", "bold danger").put("  ")
-        step.put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
+            step.put(back, "bold accent").put(f"{view.glyphs.warn} {urgent}", "bold danger").put("  ")
+        step.put(_("next") + " ", "dim").put(f"[{key}] " if key and not back else "", "bold accent")
         return [names.cut(width), step.put(next_step(view), "accent").cut(width - 1)]
     left = len(brand) + 3
     room = min(16, max(13, (width - left - 30) // 5))
@@ -104,10 +111,10 @@ def draw(view: View, width: int, height: int, brand: str) -> list[Row]:
         facts.put(text.clip(stop.fact, room - 3), "dim" if stop.state != "bad" else "danger")
     end = left + 5 * room
     label = _("next") + (f" [{key}] " if key else " ")
-    wanted = text.wrap(f"{view.glyphs.warn} {urgent}", width - end - 1) if urgent else []
+    wanted = text.wrap(f"{view.glyphs.warn} {urgent}", width - end - 1 - len(back)) if urgent else []
     said = text.wrap(next_step(view), width - end - cell_len(label) - 1)
     if len(wanted) > 1:  # no room for what comes next: it is not until this is seen to
-        names.to(end).put(wanted[0], "bold danger")
+        names.to(end).put(back, "bold accent").put(wanted[0], "bold danger")
         facts.to(end + 2).put(" ".join(wanted[1:]), "bold danger").cut(width - 1)
         return [names, facts]
     names.to(end).put(_("next") + " ", "dim").put(f"[{key}] " if key else "", "bold accent")
@@ -156,9 +163,22 @@ def _slot(view: View, name: str, title: str) -> Station:
     slot = getattr(slots, name) if slots else None
     if slot is None or slot.release is None:
         return Station(title, "todo", _("empty"))
+    if name == "asis" and slots and slots.bake and slots.bake.release == slot.release and slot.state == "live":
+        return _watched(view, title, slots.bake)
     if slot.state == "live":
         return Station(title, "done", text.short(slot.release))
     return Station(title, "doing" if slot.state == "loading" else "bad", _(slot.state))
+
+
+def _watched(view: View, title: str, bake: Bake) -> Station:
+    """AS-IS while its last promotion is watched: it stands there for good once that has passed."""
+    if bake.state == "watching":
+        until = text.moment(bake.until)
+        left = f" {text.duration(until - view.now)}" if until is not None else ""
+        return Station(title, "doing", _("watched") + left)
+    if bake.state == "alarm":
+        return Station(title, "bad", _("ALARM"))
+    return Station(title, "done", text.short(bake.release))
 
 
 def _compare(view: View) -> Station:

@@ -139,6 +139,7 @@ def draw(view: View, width: int, height: int) -> list[Row]:
 def _rows(view: View, width: int, height: int) -> list[Row]:
     rows = items(view)
     one = selected(view)
+    view.ui.place("training").first = None
     if one is None:
         if view.ui.filters.get("training"):
             return [Row(_("nothing matches the filter"), "dim")]
@@ -148,12 +149,12 @@ def _rows(view: View, width: int, height: int) -> list[Row]:
     if one.progress is None:
         found = _facts_of_run(view, one, width)[:height]
         listed = min(len(rows) + 1, height - len(found) - 1) if len(rows) > 1 else 0
-        return [*found, Row(), *_list(view, rows, width, listed)] if listed >= 3 else found
+        return [*found, Row(), *_list(view, rows, width, listed, len(found) + 1)] if listed >= 3 else found
     listed = min(len(rows) + 1, max(4, height - 18)) if height >= LIST_FROM and len(rows) > 1 else 0
     found = _progress(view, one.progress, width, min(height - listed, 18) if listed else height)
     if _fresh(view).state == "offline":
         found = [row.fade() for row in found]
-    return [*found, *_list(view, rows, width, listed)] if listed else found
+    return [*found, *_list(view, rows, width, listed, len(found))] if listed else found
 
 
 def _progress(view: View, run: RunProgress, width: int, height: int) -> list[Row]:
@@ -198,9 +199,10 @@ def _facts_of_run(view: View, one: Entry, width: int) -> list[Row]:
     return rows
 
 
-def _list(view: View, rows: list[Entry], width: int, height: int) -> list[Row]:
+def _list(view: View, rows: list[Entry], width: int, height: int, above: int) -> list[Row]:
     place = view.ui.place("training")
     place.fit(len(rows), height - 1)
+    place.first = above + 1
     wide = width >= 64
     model = width - 66 if width >= 76 else 0
     order = view.ui.orders["training"]

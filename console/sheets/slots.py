@@ -7,7 +7,7 @@ from datetime import datetime
 from console import orders, text
 from console.desk import Desk
 from console.orders import Promotion
-from console.panes.compare import gate_of
+from console.panes.compare import e_value, gate_of
 from console.sheets.base import Field, Sheet, steps
 from console.view import View
 from console.widgets.rows import Row
@@ -87,7 +87,7 @@ def _evidence(asked: Comparison | None) -> list[Row]:
     evidence = Row(_("evidence"), "dim").to(SECOND)
     evidence.put(f"{text.number(asked.n)} {_('paired images')}, p {text.small(asked.p_value)}")
     if asked.e_value is not None and asked.e_needed:
-        evidence.put(f", e {asked.e_value:.3g} {_('of')} {asked.e_needed:.0f}")
+        evidence.put(f", e {e_value(asked.e_value)} {_('of')} {asked.e_needed:.0f}")
     return [gap.put(" " + _("points"), "dim"), evidence]
 
 

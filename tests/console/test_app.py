@@ -358,6 +358,14 @@ async def test_the_mouse_reaches_footer_panes_and_buttons(make_app: MakeApp) -> 
         await pilot.click("#events", offset=(3, 2))
         assert app.ui.focus == "events"
         assert app.ui.place("events").cursor == 2
+        await pilot.click("#asis", offset=(3, 1))
+        assert app.ui.focus == "slots"
+        await pilot.press("2", "z")
+        place = app.ui.place("training")
+        assert place.first is not None
+        await pilot.click("#training", offset=(3, place.first + 2))
+        assert place.cursor == 2
+        await pilot.press("z")
         start = next(start for start, _end, action in app._spots if action == "promote")
         await pilot.click("#footer", offset=(start, 0))
         assert isinstance(app.sheet, Promote)
@@ -403,3 +411,14 @@ async def test_a_changed_theme_is_drawn_at_once_and_a_faulty_one_is_told(
         app.tick()
         assert "colors.foreground" in app.notice[0]
         assert app.look.colors["foreground"] == "#ffffff"
+
+
+async def test_a_filter_finds_hosts_and_says_where_it_finds_nothing(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("1", "slash", *"tritonserver", "enter")
+        assert "H200" in screen_text(app)
+        assert "M1" not in screen_text(app)
+        await pilot.press("escape", "4", "slash")
+        assert "no list" in app.notice[0]
+        assert not app.filter.has_focus

@@ -194,10 +194,26 @@ def test_slots_show_the_watch_over_a_promotion_and_the_shadow() -> None:
     assert "0.34% of its answers" in shown(slots.draw_both(view("trouble"), 116, 34))
 
 
+def test_the_watch_over_a_promotion_stands_on_the_road_with_the_key_that_takes_it_back() -> None:
+    seen = view("busy")
+    assert "watched" in shown(road.draw(seen, 120, 2, "UNDERSTUDY"))
+    seen = view("trouble")
+    seen.store.feed = "live"
+    assert "ALARM" in shown(road.draw(seen, 120, 2, "UNDERSTUDY"))
+    assert road.next_action(seen) == "undo"
+
+
+def test_nothing_is_said_of_what_was_not_heard() -> None:
+    for name in ("checkpoints", "compare", "events", "devices", "training"):
+        silent = view("busy")
+        silent.store.clear()
+        assert "no figures yet" in shown(DRAW[name](silent, 60, 10)), name
+
+
 def test_what_wants_a_person_stands_on_the_road() -> None:
     for width in (80, 120, 200):
         said = shown(road.draw(view("trouble"), width, 2, "UNDERSTUDY"))
-        assert "▲ AS-IS answers with errors" in said
+        assert "[u] ▲ AS-IS answers with" in said
         assert "(+1)" in said
 
 

@@ -116,6 +116,16 @@ def test_options_of_the_line_win_over_the_file(tmp_path: Path) -> None:
         parse(["console.thme=x"])
 
 
+def test_the_mouse_is_left_to_the_terminal_by_the_config(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[console]\nmouse = false\n")
+    assert not parse(["--config", str(file)]).mouse
+    assert parse(["--config", str(file), "console.mouse=true"]).mouse
+    assert not parse(["--config", str(file), "console.mouse=true", "--no-mouse"]).mouse
+    with pytest.raises(UsageError, match="mouse"):
+        parse(["console.mouse=perhaps"])
+
+
 def test_the_key_table_in_the_documents_is_the_registry() -> None:
     assert key_table() in (PROJECT / "docs" / "console.md").read_text(encoding="utf-8")
 

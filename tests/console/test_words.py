@@ -20,6 +20,7 @@ from console.sheets.base import Sheet
 from console.sheets.choosing import Choose
 from console.sheets.slots import Promote, Rollback
 from console.sorting import COLUMNS
+from console.svg import widen
 from console.theme import SHIPPED, load_themes
 from tests.console.conftest import MakeApp, screen_text
 
@@ -138,3 +139,9 @@ async def test_a_sheet_lies_over_korean_panes_that_stay_whole(korean: None, make
         assert "╭ 승격 TO-BE → AS-IS ─" in heading
         await pilot.press("escape")
         assert screen_text(app).splitlines()[5] == before[5]
+
+
+def test_a_picture_gives_wide_characters_their_room() -> None:
+    line = '<text class="a" x="0" y="20" textLength="{}" clip-path="url(#b)">{}</text>'
+    assert widen(line.format("24.4", "정확")) == line.format("48.8", "정확")
+    assert widen(line.format("24.4", "a&amp;")) == line.format("24.4", "a&amp;")
