@@ -203,6 +203,7 @@ class Console(Section):
     theme: str = "understudy"
     language: Literal["en", "ko"] = "en"
     keymap: Path | None = None
+    mouse: bool = True
 
 
 class Cloud(Section):
