@@ -26,8 +26,6 @@ _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _PREDICT_LABEL, _INFER_LABEL = "/predict", "/v2/models/{name}/infer"
 _DEFAULT_TOP_K, _MOST_TOP_K = 5, 1_000_000
 _NEVER_LONG = 32  # so few waiting requests are no overload, however slow the net
-_SHORT = 16  # what waits at most, in overload: no fewer are answered for it, and those sooner
-_OVERLOAD_S = 1.0  # after a refusal; Retry-After says as much
 _PACE_WEIGHT = 0.05
 
 AfterAnswer = Callable[[bytes, Answer], None]
@@ -46,8 +44,7 @@ class App:
 
     Args:
         queue: the most requests asked and not yet answered; above that 503 with Retry-After.
-        max_wait_s: the same already where a new request would wait longer than this at the present pace; a quarter
-            of it for a second after each refusal.
+        max_wait_s: the same already where a new request would wait longer than this at the present pace.
         max_body_bytes: the largest body.
 
     Attributes:
@@ -63,7 +60,7 @@ class App:
         self.after_answer: AfterAnswer | None = None
         self.waiting = 0
         self._queue, self._max_wait_s = queue, max_wait_s
-        self._pace_s = self._last_answer = self._overload_until = 0.0
+        self._pace_s = self._last_answer = 0.0
         self._router = build_router(slot, self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,14 +189,8 @@ class App:
             )
 
     def _refuse_if_full(self) -> None:
-        if self.waiting < min(_SHORT, self._queue):
-            return
-        moment = perf_counter()
-        few, longest_s = _NEVER_LONG, self._max_wait_s
-        if moment < self._overload_until:
-            few, longest_s = _SHORT, self._max_wait_s / 4
-        if self.waiting >= self._queue or (self.waiting >= few and self.waiting * self._pace_s > longest_s):
-            self._overload_until = moment + _OVERLOAD_S
+        long = self.waiting >= _NEVER_LONG and self.waiting * self._pace_s > self._max_wait_s
+        if long or self.waiting >= self._queue:
             raise HttpError(503, "full", "too many requests are waiting", "try again in a second", RETRY)
 
 

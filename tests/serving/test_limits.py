@@ -8,15 +8,10 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import cast
 
 import httpx
 import pytest
 
-from engine.serving.app import App
-from engine.serving.replies import HttpError
-from engine.serving.slot import Slot
 from engine.store.workspace import Workspace
 from tests.serving.conftest import PATIENCE_S, Served, until
 from tests.serving.releases import image, make_release, point
@@ -238,25 +233,3 @@ def test_ten_times_the_load_is_refused_at_once_and_the_accepted_are_answered(
     assert statuses.count(200) >= 4
     assert served.stats()["errors"] == statuses.count(503)
     assert served.predict(image()).status_code == 200
-
-
-@pytest.mark.fault(45)
-def test_in_overload_fewer_may_wait_until_a_second_without_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = App(cast(Slot, SimpleNamespace(name="asis")), queue=256, max_wait_s=0.5, max_body_bytes=1000)
-    moment = 100.0
-    monkeypatch.setattr("engine.serving.app.perf_counter", lambda: moment)
-    app._pace_s = 0.01
-
-    def refuses(waiting: int) -> bool:
-        app.waiting = waiting
-        try:
-            app._refuse_if_full()
-        except HttpError as error:
-            return error.status == 503
-        return False
-
-    assert [refuses(count) for count in (15, 31, 50, 51, 31, 16, 15)] == [False] * 3 + [True] * 3 + [False]
-    moment += 2.0
-    assert not refuses(50)
-    app._pace_s = 0.001
-    assert [refuses(count) for count in (51, 200, 256)] == [False, False, True]
