@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ def _restarted(here: Host) -> None:
     raise SystemExit("AS-IS did not come back")
 
 
-def measure(swaps: int, what: list[str]) -> list[dict[str, Any]]:
-    results: list[dict[str, Any]] = []
+def measure(swaps: int, what: list[str]) -> Iterator[dict[str, Any]]:
+    """The parts in `what`, one result after another, as each is done."""
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
         root = Path(folder)
         workspace = Workspace(root / "workspace")
@@ -121,9 +121,9 @@ def measure(swaps: int, what: list[str]) -> list[dict[str, Any]]:
         with host(root, releases) as here:
             old = releases[0].id
             if "many" in what:
-                results.append(_many(here, old, swaps))
+                yield _many(here, old, swaps)
             if "watched" in what:
-                results.append(_latencies(here, old, min(_WATCHED, swaps)))
+                yield _latencies(here, old, min(_WATCHED, swaps))
             if "rollback" in what:
                 ways: tuple[tuple[str, Callable[[], None]], ...] = (
                     ("warm", lambda: time.sleep(3)),
@@ -131,8 +131,7 @@ def measure(swaps: int, what: list[str]) -> list[dict[str, Any]]:
                     ("cold", lambda: _restarted(here)),
                 )
                 for name, before in ways:
-                    results.append({"what": f"rollback, {name}", "seconds": _rollbacks(here, old, before, 3)})
-    return results
+                    yield {"what": f"rollback, {name}", "seconds": _rollbacks(here, old, before, 3)}
 
 
 def _many(here: Host, old: str, swaps: int) -> dict[str, Any]:
@@ -162,11 +161,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; one of {', '.join(WHAT)}")
     results = measure(options.swaps, what)
     if options.json:
-        print(json.dumps({"results": results}))
+        print(json.dumps({"results": list(results)}))
         return
     for result in results:
         print("  ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-                        for key, value in result.items()))  # fmt: skip
+                        for key, value in result.items()), flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
