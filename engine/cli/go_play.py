@@ -93,11 +93,17 @@ def go_gtp(session: Session, checkpoint: str | None) -> None:
 
 
 def _player(session: Session, checkpoint: str | None) -> tuple[Player, int]:
+    from engine.checkpoints.files import CARD, load_checkpoint_file
     from engine.tasks.go.player import Player
     from engine.tasks.go.weights import net_of_checkpoint
 
-    net, card = net_of_checkpoint(Path(checkpoint).expanduser() if checkpoint else _newest_best(session))
-    return Player(net), int(card["preprocess"]["board_size"])
+    path = Path(checkpoint).expanduser() if checkpoint else _newest_best(session)
+    try:
+        content = load_checkpoint_file(path)
+    except FileNotFoundError:
+        raise UsageError(f"no checkpoint {path}", "see: python -m engine checkpoints") from None
+    net, size = net_of_checkpoint(content, content.get(CARD), str(path))
+    return Player(net), size
 
 
 def _newest_best(session: Session) -> Path:
