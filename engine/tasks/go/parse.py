@@ -8,9 +8,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +92,25 @@ def _all_hands(folder: Path, plans: list[Plan], found: Inventory, count: int, sa
     if count == 1:
         return [work(folder, plans, found, say=say)]
     context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
-    with ProcessPoolExecutor(count - 1, mp_context=context) as pool:
-        children = [pool.submit(work, folder, plans, found, parent=os.getpid()) for _ in range(count - 1)]
-        made = [work(folder, plans, found, say=say)]
-        for child in children:
-            try:
-                made.append(child.result())
-            except BrokenProcessPool:
-                say("a worker process was killed; its shard was made by another")
+    children = []
+    for _ in range(count - 1):
+        mine, theirs = context.Pipe(duplex=False)
+        child = context.Process(target=_child, args=(theirs, folder, plans, found, os.getpid()), daemon=True)
+        child.start()
+        theirs.close()
+        children.append((child, mine))
+    made = [work(folder, plans, found, say=say)]
+    for child, mine in children:
+        try:
+            made.append(mine.recv())
+        except EOFError:
+            say("a worker process was killed; its shard was made by another")
+        child.join()
     return made
+
+
+def _child(answer: Connection, folder: Path, plans: list[Plan], found: Inventory, parent: int) -> None:
+    answer.send(work(folder, plans, found, parent=parent))
 
 
 def work(

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from sgfmill import boards
 
@@ -227,6 +228,18 @@ def test_killed_workers_leave_the_same_bytes_as_one_undisturbed(games: Path, tmp
     parse([games], tmp_path / "many", filters=Filters(size=9), games_per_shard=1, workers=2)
     assert files_of(tmp_path / "many") == files_of(tmp_path / "one")
     assert not list((tmp_path / "many").glob("*.claim"))
+    deadline = time.monotonic() + 20
+    while (left := _at_work_on(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left, "a killed parse leaves no worker behind"
+
+
+def _at_work_on(folder: Path) -> list[int]:
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in process.info["cmdline"] or [])
+    ]
 
 
 def test_a_living_workers_claim_is_respected_and_a_dead_ones_taken(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_playouts_see_whose_points_are_whose() -> None:
 
 def test_a_hopeless_late_game_is_resigned_and_not_by_the_one_who_leads() -> None:
     board = GoBoard(5, komi=0.5)
-    for name in "C1 C2 C3 C4 C5 B2 B4 D2 D4".split():
+    for name in ["C1", "C2", "C3", "C4", "C5", "B2", "B4", "D2", "D4"]:
         board.play(board.point(name), BLACK)
         board.play(board.passing, WHITE)
     board.play(board.point("A3"), BLACK)
