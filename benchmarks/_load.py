@@ -66,7 +66,8 @@ async def _ask(port: int, pause_s: float, answers: Answers) -> None:
             while True:
                 began = time.monotonic()
                 writer.write(request)
-                status, content = await asyncio.wait_for(_answer(reader), PATIENCE_S)
+                async with asyncio.timeout(PATIENCE_S):  # before 3.12 `wait_for` may swallow the cancellation
+                    status, content = await _answer(reader)
                 answers.at.append(began)
                 answers.took_ms.append((time.monotonic() - began) * 1e3)
                 if status == 200:
