@@ -68,7 +68,7 @@ class Servers(Section):
     batch_window_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
     threads: Annotated[int, Field(ge=0)] = 0  # 0: one a CPU core
     queue: Annotated[int, Field(ge=1)] = 256
-    max_wait_s: Annotated[float, Field(gt=0)] = 0.25
+    max_wait_s: Annotated[float, Field(gt=0)] = 0.5
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_pixels: Annotated[int, Field(ge=64)] = 50_000_000
     receive_timeout_s: Annotated[float, Field(gt=0)] = 10.0

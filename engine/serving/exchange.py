@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("understudy.serving")
 _access = logging.getLogger("uvicorn.access")
 
+# a client that was refused and asks again at once would take the time that the accepted ones need
+_FULL_PAUSE_S = 0.02
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OF_JSON = b"content-type: application/json\r\ncontent-length: %d\r\n"
 
@@ -52,7 +54,7 @@ class Exchange:
         self._parts: list[bytes] = []
         self._held = 0
         self._plan: Plan | None = None
-        self._whole = self._asked = False
+        self._whole = self._asked = self._refusing = False
 
     def begin(self) -> None:
         """Its turn has come: what was asked before on this connection is answered."""
@@ -68,7 +70,7 @@ class Exchange:
 
     def take(self, part: bytes) -> None:
         """A part of the body."""
-        if self.disconnected:
+        if self.disconnected or self._refusing:
             return
         self._parts.append(part)
         self._held += len(part)
@@ -83,7 +85,7 @@ class Exchange:
     def complete(self) -> None:
         """The body is whole."""
         self._whole = True
-        if self._plan is not None:
+        if self._plan is not None and not self._refusing:
             self._ask()
 
     def _ask(self) -> None:
@@ -102,6 +104,14 @@ class Exchange:
         if isinstance(error, Unavailable):
             error = HttpError(503, error.kind, error.message, error.hint, () if error.kind == "empty" else RETRY)
         self._app.refused(self, error.status)
+        if error.kind == "full":
+            self._refusing = True
+            self.give_back()
+            self._protocol.loop.call_later(_FULL_PAUSE_S, self._say, error)
+        else:
+            self._say(error)
+
+    def _say(self, error: HttpError) -> None:
         body = error_body(self.path, error.kind, error.message, error.hint)
         self.answer(error.status, body, headers=error.headers)
 
