@@ -31,6 +31,9 @@ end
 """
 
 
+_DRAIN_S = 0.5  # what the run before left in a server's queue when its clients went
+
+
 def has_wrk() -> bool:
     return shutil.which("wrk") is not None
 
@@ -46,6 +49,7 @@ def wrk_command(port: int, folder: Path, connections: int, seconds: int, pause_m
 def wrk(port: int, folder: Path, connections: int, seconds: int) -> dict[str, float]:
     """Requests a second and latencies with `connections` that ask without a pause."""
     command = wrk_command(port, folder, connections, seconds)
+    time.sleep(_DRAIN_S)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
