@@ -59,15 +59,25 @@ class Partly(Exception):
 
 
 class Worker(threading.Thread):
-    """Looks every `interval_s` and puts what it found into `found`; a look that hangs hangs this thread alone."""
+    """Looks every `interval_s` and puts what it found into `found`; a look that hangs hangs this thread alone.
+
+    Args:
+        first_s: how long it waits with its first look.
+    """
 
     def __init__(
-        self, name: str, look: Callable[[], dict[str, Any]], interval_s: float, found: queue.SimpleQueue[Found]
+        self,
+        name: str,
+        look: Callable[[], dict[str, Any]],
+        interval_s: float,
+        found: queue.SimpleQueue[Found],
+        first_s: float = 0.0,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._look, self._interval_s, self._found = look, interval_s, found
+        self._look, self._interval_s, self._found, self._first_s = look, interval_s, found, first_s
 
     def run(self) -> None:
+        time.sleep(self._first_s)
         while True:
             began = time.monotonic()
             try:

@@ -61,6 +61,9 @@ class _Heard:
     problem: str | None = None
 
 
+_GPU_LATER_S = 0.4
+
+
 class Stream:
     """Numbers the messages and leaves out what was said already.
 
@@ -120,7 +123,11 @@ class _Watch:
             "files": FileSource(workspace, settings).look,
             "checkpoints": CheckpointSource(workspace, settings).look,
         }
-        self._workers = [Worker(name, look, interval_s, self._found) for name, look in looks.items()]
+        # the GPUs' child would take the processor from a screen that is about to draw its first figures
+        self._workers = [
+            Worker(name, look, interval_s, self._found, _GPU_LATER_S if name == "gpu" else 0.0)
+            for name, look in looks.items()
+        ]
         moment, since = time.monotonic(), timestamp()
         self._began = moment
         self._heard = {name: _Heard(moment, since=since) for name in looks}
