@@ -91,11 +91,10 @@ def _all_hands(folder: Path, plans: list[Plan], found: Inventory, count: int, sa
     """This process and `count` - 1 children make what is left; a child that dies leaves its claim to the others."""
     if count == 1:
         return [work(folder, plans, found, say=say)]
-    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
     children = []
     for _ in range(count - 1):
-        mine, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=_child, args=(theirs, folder, plans, found, os.getpid()), daemon=True)
+        mine, theirs = multiprocessing.Pipe(duplex=False)
+        child = multiprocessing.Process(target=_child, args=(theirs, folder, plans, found, os.getpid()), daemon=True)
         child.start()
         theirs.close()
         children.append((child, mine))
