@@ -94,7 +94,9 @@ def _all_hands(folder: Path, plans: list[Plan], found: Inventory, count: int, sa
     children = []
     for _ in range(count - 1):
         mine, theirs = multiprocessing.Pipe(duplex=False)
-        child = multiprocessing.Process(target=_child, args=(theirs, folder, plans, found, os.getpid()), daemon=True)
+        child = multiprocessing.Process(
+            target=_child, args=(theirs, folder, plans, found, os.getpid()), daemon=True
+        )
         child.start()
         theirs.close()
         children.append((child, mine))
