@@ -11,6 +11,7 @@ from typing import BinaryIO
 from engine.protocol import NEWEST, Event, Events, ProtocolError, from_json
 
 _BLOCK = 1 << 16
+_KNOWN = 256  # bytes before the offset by which the file is known again
 
 
 class EventTail:
@@ -23,6 +24,7 @@ class EventTail:
         self._path = path
         self._mark: tuple[int, int] | None = None  # inode and time of the last change
         self._offset = 0
+        self._known = b""  # the last bytes before the offset
         self._newest: deque[Event | None] = deque(maxlen=NEWEST)  # None: a damaged line
         self._events = Events()
         self.problem: str | None = None
@@ -44,8 +46,9 @@ class EventTail:
             mark = (facts.st_ino, facts.st_mtime_ns)
             if mark == self._mark and facts.st_size == self._offset:
                 return self._events
+            # the inode alone does not tell: a new file may get the one of a file that was removed
             grown = self._mark is not None and mark[0] == self._mark[0] and facts.st_size > self._offset
-            if not grown:  # another file, or changed in place
+            if not (grown and self._is_known(stream)):  # another file, or changed in place
                 self._forget()
                 self._offset = _newest_from(stream, facts.st_size)
             stream.seek(self._offset)
@@ -53,6 +56,7 @@ class EventTail:
         whole = block[: block.rfind(b"\n") + 1]
         self._mark = mark
         self._offset += len(whole)
+        self._known = (self._known + whole)[-_KNOWN:]
         self._newest.extend(map(_read, (line for line in whole.split(b"\n") if line)))
         events = [event for event in self._newest if event is not None]
         damaged = len(self._newest) - len(events)
@@ -68,8 +72,12 @@ class EventTail:
         )
         return self._events
 
+    def _is_known(self, stream: BinaryIO) -> bool:
+        stream.seek(self._offset - len(self._known))
+        return stream.read(len(self._known)) == self._known
+
     def _forget(self) -> None:
-        self._mark, self._offset = None, 0
+        self._mark, self._offset, self._known = None, 0, b""
         self._newest.clear()
 
 
