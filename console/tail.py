@@ -21,7 +21,7 @@ class Tail:
 
     Args:
         command: `engine logs [NAME] --follow --json`.
-        wake: called, from a thread, when lines came or `problem` changed; a burst of lines wakes once.
+        wake: called, from a thread, when lines came or `problem` changed; lines read at once wake once.
 
     `lines` may be read from any thread: `list(tail.lines)` is one step of the interpreter.
     """
@@ -90,7 +90,8 @@ class Tail:
                 first = False
             for line in lines:
                 self._take(line)
-            self._wake()
+            if lines:
+                self._wake()
 
     def _take(self, line: bytes) -> None:
         try:
