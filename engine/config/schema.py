@@ -9,11 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from engine.errors import nearest
 
 
 def _split_commas(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+
+
+def _known_trackers(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in TRACKERS and ":" not in name:
+            raise ValueError(f"no tracker '{name}': {nearest(name, TRACKERS)}; or module:factory of one's own")
+    return names
 
 
 Strings = Annotated[list[str], BeforeValidator(_split_commas)]
@@ -99,10 +111,17 @@ class Training(Section):
     batch_size: Annotated[int, Field(ge=1)] = 32
     micro_batch: Annotated[int, Field(ge=1)] | None = None  # None: the whole batch at once
     learning_rate: Annotated[float, Field(gt=0)] = 0.008
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
+    nesterov: bool = True
+    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0  # 0: off
+    early_stop: Annotated[int, Field(ge=0)] = 0  # epochs without a better one; 0: never
+    freeze: Strings = []
     num_workers: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     cycle: Annotated[int, Field(ge=0)] | None = None  # None: the next free number
@@ -110,6 +129,19 @@ class Training(Section):
     save_every_steps: Annotated[int, Field(ge=0)] = 0  # 0: at the end of each epoch
     max_checkpoints: Annotated[int, Field(ge=1)] = 5
     mirror: Path | None = None
+    trackers: Annotated[Strings, AfterValidator(_known_trackers)] = []
+    parallel: Annotated[int, Field(ge=1)] | None = None  # None: one a CUDA device, else one
+    stalled_minutes: Annotated[float, Field(ge=0)] = 10.0  # 0: never an alert
+    stalled_steps: Annotated[float, Field(ge=1)] = 50.0
+
+
+class Trackers(Section):
+    project: str = "understudy"
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    waiting: Annotated[int, Field(ge=10)] = 1000
+    wandb_entity: str | None = None
+    mlflow_uri: str | None = None  # None: sqlite:///WORKSPACE/mlflow.db
+    mlflow_model: str = "understudy"
 
 
 class Device(Section):
@@ -194,7 +226,7 @@ class Go(Section):
 
 
 class Notify(Section):
-    events: Strings = ["deployed", "compared", "promoted", "rolled_back", "alert"]
+    events: Strings = ["trained", "deployed", "compared", "promoted", "rolled_back", "alert"]
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
     telegram_api: str = "https://api.telegram.org"
 
@@ -221,6 +253,7 @@ class Settings(Section):
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
+    trackers: Trackers = Trackers()
     device: Device = Device()
     ab: AB = AB()
     gate: Gate = Gate()

@@ -16,6 +16,10 @@ HARMLESS = frozenset(
         "training.save_every_steps",
         "training.max_checkpoints",
         "training.mirror",
+        "training.trackers",
+        "training.parallel",
+        "training.stalled_minutes",
+        "training.stalled_steps",
         "data.cache_bytes",
     )
 )
