@@ -24,7 +24,7 @@ from engine.config.secrets import look_beside
 from engine.errors import UsageError, nearest
 
 GROUPS = ("data", "model", "training")
-OVERRIDE = re.compile(r"^(workspace|data|model|training|[a-z_]+(?:\.[A-Za-z0-9_-]+)+)=", re.DOTALL)
+OVERRIDE = re.compile(r"^(workspace|task|data|model|training|[a-z_]+(?:\.[A-Za-z0-9_-]+)+)=", re.DOTALL)
 _LOCAL_PATHS = (
     "workspace",
     "checkpoints.root",
@@ -293,4 +293,4 @@ def _validation_error(error: ValidationError, origins: Mapping[str, str]) -> Usa
     where = f" (from {origin})" if origin else ""
     given = first.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-    return UsageError(f"bad value for '{key}'{where}", f"{first['msg']}{shown}", kind="bad_value")
+    return UsageError(f"bad value for '{key}'{where}", f"{first['msg'].removeprefix('Value error, ')}{shown}", kind="bad_value")

@@ -246,6 +246,7 @@ class Settings(Section):
     """All settings of one host, merged and checked."""
 
     workspace: Path = Path("~/.understudy")
+    task: str = "images"  # images, go, or module:factory of one's own
     defaults: Defaults = Defaults()
     checkpoints: Checkpoints = Checkpoints()
     source: Source = Source()

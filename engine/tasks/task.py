@@ -1,6 +1,8 @@
 """What a kind of work brings to training: its data, nets, loss and metrics. Torch-free at import.
 
-`engine.training` drives any object that fits `Task`; `engine.tasks.images` and `engine.tasks.go` make two.
+`engine.training` drives any object that fits `Task`. A `Kind` makes one, the net of a card, and the `Medium` that
+admission, serving and comparison use: `engine.tasks.images.kind`, `engine.tasks.go.kind`, or anybody's own by
+`module:factory` (docs/tasks.md).
 Whatever a task does by chance is a function of (seed, epoch, index), so that a run resumes bit for bit.
 """
 
@@ -9,6 +11,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.errors import UsageError
+from engine.tasks.medium import Medium
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +41,7 @@ class Tally(Protocol):
 class Task(Protocol):
     """One task with its data read and checked.
 
-    `name` is what a checkpoint's card says, `unit` what people count ("images"), `report` the data report,
+    `name` is what a checkpoint's card says (`load_task` sets it), `unit` what people count ("images"), `report` the data report,
     `fingerprint` names the data's exact content.
     """
 
@@ -79,8 +84,95 @@ class Task(Protocol):
         ...
 
 
+class Kind(Protocol):
+    """A kind of work. A card holds `architecture`, `classes` and `preprocess`, as `Task.card` wrote them.
+
+    `medium` and `net` see cards that strangers may have written: both raise ValueError, KeyError or TypeError for
+    one that makes no sense. Only `load` and `net` may need torch: a slot on ONNX Runtime calls `medium` alone.
+    """
+
+    def load(self, settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> Task:
+        """Read and check the data; UsageError where it cannot be trained on."""
+        ...
+
+    def medium(self, card: dict[str, Any]) -> Medium: ...
+
+    def net(self, card: dict[str, Any]) -> nn.Module:
+        """The net with weights that do not matter: float32 [N, *shape] to logits or values, one row an input."""
+        ...
+
+
+BUILT_IN = ("images", "go")
+
+
+def load_kind(name: str, trusted: str | None = None) -> Kind:
+    """The kind of work called `name`: a built-in one, or `module:factory`, called without arguments.
+
+    Args:
+        trusted: the one name of code of one's own that may be imported, as this host's setting `task` has it;
+            None trusts `name`, for what this host's settings name themselves.
+
+    Raises:
+        UsageError: unknown, not trusted, or it cannot be imported.
+    """
+    if name in BUILT_IN:
+        kind: Kind = importlib.import_module(f"engine.tasks.{name}.kind")  # type: ignore[assignment]
+        return kind
+    if ":" not in name:
+        raise UsageError(
+            f"unknown task '{name}'", f"name {' or '.join(BUILT_IN)}, or module:factory", kind="unknown_task"
+        )
+    if trusted is not None and name != trusted:
+        raise UsageError(
+            f"the task '{name}' is code that this host does not trust",
+            f'set task = "{name}" if that code is yours',
+            kind="untrusted_task",
+        )
+    factory = import_named(name, "task")
+    try:
+        made: Kind = factory()
+    except Exception as error:
+        raise UsageError(
+            f"the task {name} cannot be made ({type(error).__name__}: {error})",
+            "its factory is called without arguments: see docs/tasks.md",
+            kind="bad_task",
+        ) from error
+    lacking = [part for part in ("load", "medium", "net") if not callable(getattr(made, part, None))]
+    if lacking:
+        raise UsageError(f"the task {name} has no '{lacking[0]}'", "see docs/tasks.md", kind="bad_task")
+    return made
+
+
+def import_named(name: str, what: str) -> Any:
+    """The object that `module:attribute` names.
+
+    Args:
+        what: the setting that it was given as, for errors.
+
+    Raises:
+        UsageError: no such module or attribute, or the module fails.
+    """
+    module_name, _, attribute = name.partition(":")
+    hint = f"write {what}=module:factory with a module that Python can import (see PYTHONPATH)"
+    if not module_name or not attribute:
+        raise UsageError(f"'{name}' is not module:factory", hint, kind=f"unknown_{what}")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise UsageError(
+            f"cannot import '{module_name}' of {what} {name} ({type(error).__name__}: {error})",
+            hint,
+            kind=f"unknown_{what}",
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageError(f"module '{module_name}' has no '{attribute}'", hint, kind=f"unknown_{what}")
+        found = getattr(found, part)
+    return found
+
+
 def load_task(name: str, settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> Task:
-    """Read and check the data of the task called `name` ("images", "go").
+    """Read and check the data of the task called `name` ("images", "go", or `module:factory`).
 
     Args:
         on_progress: told (done, all) while files are looked at; may raise to stop.
@@ -88,6 +180,16 @@ def load_task(name: str, settings: Settings, on_progress: Callable[[int, int], N
     Raises:
         UsageError: the data cannot be trained on.
     """
-    module = importlib.import_module(f"engine.tasks.{name}.task")
-    task: Task = module.load_task(settings, on_progress)
+    task = load_kind(name).load(settings, on_progress)
+    task.name = name
     return task
+
+
+def load_medium(card: dict[str, Any], trusted: str) -> Medium:
+    """The medium of a release's manifest or of a card: `task` (else images), `classes`, `preprocess`.
+
+    Raises:
+        UsageError: as `load_kind`.
+        ValueError, KeyError, TypeError: a card that makes no sense.
+    """
+    return load_kind(card.get("task") or "images", trusted).medium(card)

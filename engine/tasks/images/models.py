@@ -7,7 +7,6 @@ convolutions when exported, so ONNX Runtime sees plain convolutions.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from engine.errors import UsageError
 from engine.tasks.images.names import OWN
+from engine.tasks.task import import_named
 
 SMALL_SIDE = 64  # below this side the stem keeps the full resolution
 
@@ -127,7 +127,7 @@ def build_model(
             raise UsageError(
                 "model.pretrained is for timm's names", f"let {name} load its weights itself, by model.settings"
             )
-        return _call(name, _import_factory(name), num_classes, settings)
+        return _call(name, import_named(name, "model"), num_classes, settings)
     from engine.tasks.images import zoo
 
     return zoo.build(name, num_classes, pretrained=pretrained, settings=settings)
@@ -135,26 +135,6 @@ def build_model(
 
 def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _import_factory(name: str) -> Any:
-    module_name, _, attribute = name.partition(":")
-    hint = "write model=module:factory with a module that Python can import (see PYTHONPATH)"
-    if not module_name or not attribute:
-        raise UsageError(f"'{name}' is not module:factory", hint, kind="unknown_model")
-    try:
-        factory: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise UsageError(
-            f"cannot import '{module_name}' of model {name} ({type(error).__name__}: {error})",
-            hint,
-            kind="unknown_model",
-        ) from error
-    for part in attribute.split("."):
-        if not hasattr(factory, part):
-            raise UsageError(f"module '{module_name}' has no '{attribute}'", hint, kind="unknown_model")
-        factory = getattr(factory, part)
-    return factory
 
 
 def _call(name: str, factory: Any, num_classes: int, settings: dict[str, Any]) -> nn.Module:
