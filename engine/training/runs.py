@@ -23,6 +23,7 @@ from engine.store.clock import timestamp
 from engine.store.files import read_json, write_json
 from engine.store.workspace import Workspace
 
+MULTIRUN = "multirun"
 _MAY_RUN = 100  # a run older than these is not looked at for one that is under way
 FIELDS: dict[str, Any] = {
     "run": None,
@@ -55,7 +56,9 @@ class RunFolder:
 
     @property
     def run(self) -> str:
-        return self.root.name
+        """`0007`; of a sweep's child `2026-11-21/16-30-00/0`."""
+        parts = self.root.parts
+        return "/".join(parts[-3:]) if parts[-4:-3] == (MULTIRUN,) else self.root.name
 
     @property
     def manifest(self) -> Path:
@@ -121,11 +124,13 @@ def claim_run(workspace: Workspace) -> RunFolder:
 
 
 def find_run(workspace: Workspace, name: str) -> RunFolder:
-    """The run called `name` (`latest`, `0002` or `2`).
+    """The run called `name` (`latest`, `0002` or `2`; a sweep's child by its sweep, `2026-11-21/16-30-00/0`).
 
     Raises:
         UsageError: there is no such run.
     """
+    if (child := workspace.root / MULTIRUN / name).is_dir() and name.count("/") == 2 and ".." not in name:
+        return RunFolder(child)
     known = _names(workspace)
     if name == "latest" and known:
         return RunFolder(workspace.runs / known[0])
@@ -167,6 +172,14 @@ def newest_running(workspace: Workspace) -> RunFolder | None:
         if describe_run(folder)["status"] == "running":
             return folder
     return None
+
+
+def list_running_folders(workspace: Workspace) -> list[RunFolder]:
+    """The newest runs, and children of sweeps, whose manifests say that they run; their processes may be gone."""
+    children = sorted((workspace.root / MULTIRUN).glob("*/*/*/manifest.json"), reverse=True)
+    folders = [RunFolder(workspace.runs / name) for name in _names(workspace)[:_MAY_RUN]]
+    folders += [RunFolder(path.parent) for path in children[:_MAY_RUN]]
+    return [folder for folder in folders if _says_running(folder)]
 
 
 def stop_run(folder: RunFolder, limit_s: float = 120.0) -> str:
@@ -263,6 +276,13 @@ def _names(workspace: Workspace) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted(found, key=int, reverse=True)
+
+
+def _says_running(folder: RunFolder) -> bool:
+    try:
+        return folder.read_manifest().get("status") == "running"
+    except (Failed, OSError):
+        return False  # damaged: `runs` shows it
 
 
 def _read_progress(folder: RunFolder) -> dict[str, Any] | None:
