@@ -31,11 +31,13 @@ _LOCAL_PATHS = (
     "source.key",
     "source.known_hosts",
     "data.root",
+    "model.pretrained",
     "ab.data",
     "training.mirror",
     "go.shards",
     "console.keymap",
 )
+_YES_OR_NO = frozenset(("true", "false", "yes", "no", "on", "off", "1", "0"))  # model.pretrained is one, or a path
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def portable_overrides(loaded: Loaded) -> list[str]:
     words = []
     for word in loaded.arguments:
         key, _, text = word.partition("=")
-        if key in local and text and _value(text) is not None:
+        if key in local and text and _value(text) is not None and text.lower() not in _YES_OR_NO:
             word = f"{key}={Path.cwd() / Path(str(_value(text))).expanduser()}"
         if key != "workspace":
             words.append(word)
@@ -237,6 +239,8 @@ def _resolve_paths(layer: Mapping[str, Any], base: Path) -> dict[str, Any]:
         table = copy.get(section, {}) if section else copy
         if not isinstance(table, dict) or not isinstance(table.get(key), str) or not table[key]:
             continue
+        if table[key].lower() in _YES_OR_NO:
+            continue
         path = Path(table[key]).expanduser()
         table[key] = str(path if path.is_absolute() else base / path)
     return copy
@@ -293,4 +297,5 @@ def _validation_error(error: ValidationError, origins: Mapping[str, str]) -> Usa
     where = f" (from {origin})" if origin else ""
     given = first.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-    return UsageError(f"bad value for '{key}'{where}", f"{first['msg'].removeprefix('Value error, ')}{shown}", kind="bad_value")
+    said = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"bad value for '{key}'{where}", f"{said}{shown}", kind="bad_value")

@@ -40,6 +40,7 @@ class Progress:
         self.folder, self.say, self.memory_bytes = folder, say, memory_bytes
         self.epochs, self.steps, self.batch_size, self.unit = epochs, steps, batch_size, unit
         self.accuracy: float | None = None
+        self.tell: Callable[[dict[str, Any]], None] = lambda row: None  # who looks on
         self.samples = 0
         self.train_s = 0.0
         self._idle_s = 0.0  # validation and saving, for the time left
@@ -79,23 +80,23 @@ class Progress:
         done = (epoch - 1) * self.steps + step
         rate, left = self.samples_per_s, self.eta_s(done)
         self._last_file = time.monotonic()
-        write_quickly(
-            self.folder.progress,
-            {
-                "run": self.folder.run,
-                "phase": phase,
-                "epoch": epoch,
-                "epochs": self.epochs,
-                "step": step,
-                "steps": self.steps,
-                "loss": loss,
-                "accuracy": self.accuracy,
-                "samples_per_s": round(rate, 2) if rate else None,
-                "eta_s": round(left, 1) if left is not None else None,
-                "memory_bytes": self.memory_bytes(),
-                "updated_at": timestamp(),
-            },
-        )
+        row = {
+            "run": self.folder.run,
+            "phase": phase,
+            "epoch": epoch,
+            "epochs": self.epochs,
+            "step": step,
+            "steps": self.steps,
+            "loss": loss,
+            "accuracy": self.accuracy,
+            "samples_per_s": round(rate, 2) if rate else None,
+            "eta_s": round(left, 1) if left is not None else None,
+            "memory_bytes": self.memory_bytes(),
+            "updated_at": timestamp(),
+        }
+        write_quickly(self.folder.progress, row)
+        if phase == "train":
+            self.tell(row)
         if phase == "train" and self._last_file - self._last_line >= LINE_EVERY_S:
             self.say(
                 f"  epoch {epoch}/{self.epochs}  step {step}/{self.steps}  loss {loss or 0:.4f}{self._pace(done)}"
