@@ -102,7 +102,8 @@ class Data(Section):
 
 class Model(Section):
     name: str = "litecnn"
-    pretrained: bool = False
+    # published weights, or a file of weights to begin with
+    pretrained: Annotated[bool | Path, Field(union_mode="left_to_right")] = False
     settings: dict[str, Any] = {}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from engine.config.schema import Training
 from engine.errors import Failed
 from engine.tasks.task import Task, steps_per_epoch
+from engine.training.optim import build_optimizer, freeze
 from engine.training.progress import Progress
 from engine.training.schedule import learning_rate
 
@@ -72,13 +73,8 @@ class Trainer:
         self.epochs = self.settings.epochs or 1
         self.steps = steps_per_epoch(self.task.train_samples, self.settings.batch_size)
         self.model.to(self.device, memory_format=torch.channels_last)
-        decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}]
-        groups += [{"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=self.settings.learning_rate, fused=self.device in ("cpu", "cuda")
-        )
+        self.frozen = freeze(self.model, self.settings.freeze)
+        self.optimizer = build_optimizer(self.model, self.settings, self.device)
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
         self.averaged = copy.deepcopy(self.model) if self.settings.ema_decay else None
         if self.averaged:
@@ -87,6 +83,13 @@ class Trainer:
     @property
     def global_step(self) -> int:
         return self.position.epoch * self.steps + self.position.step
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last `early_stop` epochs brought nothing better (a function of the state, so resumable)."""
+        if not self.settings.early_stop or self.best is None:
+            return False
+        return bool(self.position.epoch - self.best["epoch"] >= self.settings.early_stop)
 
     @property
     def judged(self) -> nn.Module:
@@ -100,7 +103,7 @@ class Trainer:
             Stopped: asked to; `position` says where.
             Failed: the loss is no number any more.
         """
-        while self.position.epoch < self.epochs:
+        while self.position.epoch < self.epochs and not self.settled:
             self._train_epoch(hooks)
             began = time.monotonic()
             row = self._finish_epoch(hooks)
@@ -114,6 +117,8 @@ class Trainer:
 
     def _train_epoch(self, hooks: Hooks) -> None:
         self.model.train()
+        for module in self.frozen:
+            module.training = False
         place = self.position
         loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device="cpu")
         if self.device != "mps":  # MPS has no float64; there the sum stays on the host
@@ -149,12 +154,15 @@ class Trainer:
         step = self.global_step
         torch.manual_seed((self.settings.seed * 1_000_003 + step) & _MASK)
         total = self.steps * self.epochs
-        rate = learning_rate(step, total, self.settings.learning_rate, self.settings.warmup_fraction)
+        rate = learning_rate(step, total, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, targets = self.task.prepare(self._placed(batch), training=True)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(inputs, targets)
+        if self.settings.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average(step)
