@@ -1,0 +1,184 @@
+"""The steps of one call of `train`: device, data, net, its place in the run, the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.checkpoints.files import load_checkpoint_file
+from engine.config import Settings
+from engine.devices.detect import ChosenDevice, choose_device
+from engine.errors import UsageError
+from engine.tasks.task import Task, load_task, steps_per_epoch
+from engine.training.loop import Hooks, Stopped, Trainer
+from engine.training.progress import Progress
+from engine.training.record import Record
+from engine.training.runs import RunFolder
+from engine.training.signals import StopRequest
+from engine.training.state import load_state, restore
+
+
+class Session:
+    """One call of `train`; what it finds out goes to `record`."""
+
+    def __init__(
+        self, settings: Settings, folder: RunFolder, record: Record, say: Callable[[str], None], stop: StopRequest
+    ) -> None:
+        self.settings, self.folder, self.record = settings, folder, record
+        self.manifest, self.say, self.stop = record.manifest, say, stop
+
+    def go(self, strict: bool) -> None:
+        """Train to the end of the run.
+
+        Raises:
+            Stopped, KeyboardInterrupt: asked to stop; the state is saved where it is whole.
+            UsageError, Failed: as `train`.
+        """
+        state = load_state(self.folder)
+        chosen = choose_device(self.settings.device.prefer)
+        precision = _precision(self.settings.training.precision, chosen)
+        if chosen.note:
+            self.say(f"note: {chosen.note}")
+        task = self._load_task(strict, state)
+        self._fix_epochs(task)
+        _make_repeatable(self.settings.training.seed)
+        if state:
+            self._same_threads(state)
+        model = task.build_model(pretrained=self.settings.model.pretrained and not state)
+        if not state:
+            self._start_from(model)
+        self.record.claim_cycle()
+        self.record.note(
+            device=chosen.kind,
+            device_name=chosen.name,
+            device_note=chosen.note,
+            precision=precision,
+            epochs=self.settings.training.epochs,
+            parameters=sum(p.numel() for p in model.parameters()),
+            classes=len(task.classes),
+            unit=task.unit,
+        )
+        trainer = self._trainer(model, task, chosen, precision)
+        if state:
+            restore(trainer, state)
+        self._introduce(trainer, chosen, precision, resumed=state is not None)
+        self.record.follow(trainer, float(state["elapsed_s"]) if state else 0.0)
+        try:
+            trainer.run(Hooks(lambda: bool(self.stop), self.record.save_within, self._epoch_done))
+        except (Stopped, KeyboardInterrupt) as error:
+            if isinstance(error, Stopped):  # a second Ctrl-C may have cut a step in two: nothing to save
+                self.record.save_state()
+            raise
+        self.record.complete()
+
+    def _epoch_done(self, row: dict[str, Any], better: bool) -> None:
+        self.record.epoch_done(row, better)
+        if self.stop and row["epoch"] < (self.settings.training.epochs or 1):
+            raise Stopped
+
+    def _load_task(self, strict: bool, state: dict[str, Any] | None) -> Task:
+        def looked(done: int, count: int) -> None:
+            if self.stop:
+                raise Stopped
+            if count > 2000 and (done % 2048 == 0 or done == count):
+                self.say(f"  checked {done:,} of {count:,} files")
+
+        task = load_task(self.manifest["task"], self.settings, looked)
+        report = task.report
+        self.record.report(report)
+        bad = report["checked"] - report["ok"]
+        if bad:
+            kinds = ("corrupt", "empty", "mislabelled", "duplicates")
+            counts = ", ".join(f"{report[kind]} {kind}" for kind in kinds if report[kind])
+            first = report["left_out"][0]
+            if strict:
+                raise UsageError(
+                    f"{bad} of {report['checked']} files cannot be trained on ({counts})",
+                    f"see {self.folder.report}; the first is {first['path']}: {first['reason']}",
+                    kind="bad_data",
+                )
+            self.say(f"left out {bad} of {report['checked']} files ({counts}), each named in {self.folder.report}")
+        for warning in report["warnings"]:
+            self.say(f"note: {warning}")
+        if state and state["fingerprint"] != task.fingerprint:
+            raise UsageError(
+                "the data has changed since this run began",
+                "put it back as it was, or start a new run",
+                kind="data_changed",
+            )
+        return task
+
+    def _fix_epochs(self, task: Task) -> None:
+        """Settle the number of epochs where nobody has."""
+        if self.settings.training.epochs is None:
+            self.settings = self.settings.model_copy(deep=True)
+            self.settings.training.epochs = task.default_epochs()
+            self.record.settle(self.settings)
+
+    def _start_from(self, model: torch.nn.Module) -> None:
+        """Give a new run's net the weights that it is to go on from."""
+        path = self.manifest["started_from"]
+        if not path:
+            return
+        try:
+            model.load_state_dict(load_checkpoint_file(Path(path))["model_state_dict"])
+        except (FileNotFoundError, KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()[:160]
+            raise UsageError(
+                f"this run cannot begin with the weights of {path} ({reason})", "start from new weights: --fresh"
+            ) from None
+        self.say(f"begins with the weights of {path}")
+
+    def _same_threads(self, state: dict[str, Any]) -> None:
+        if state["threads"] != torch.get_num_threads():
+            self.say(
+                f"note: this run began with {state['threads']} threads, not {torch.get_num_threads()};"
+                f" going on with {state['threads']}, for the same result bit for bit"
+            )
+            torch.set_num_threads(state["threads"])
+        if state["torch"] != str(torch.__version__):
+            self.say(f"warning: begun with torch {state['torch']}; the result may differ in the last bits")
+
+    def _trainer(self, model: torch.nn.Module, task: Task, chosen: ChosenDevice, precision: str) -> Trainer:
+        training = self.settings.training
+        progress = Progress(
+            self.folder,
+            self.say,
+            lambda: self.record.memory_bytes(chosen.kind, peak=False),
+            epochs=training.epochs or 1,
+            steps=steps_per_epoch(task.train_samples, training.batch_size),
+            batch_size=min(training.batch_size, task.train_samples),
+            unit=task.unit,
+        )
+        return Trainer(model, task, training, chosen.kind, precision, progress)
+
+    def _introduce(self, trainer: Trainer, chosen: ChosenDevice, precision: str, *, resumed: bool) -> None:
+        task, training = trainer.task, self.settings.training
+        where = f"cycle {self.manifest['cycle']}" if self.manifest["cycle"] is not None else "no cycle"
+        self.say(
+            f"run {self.folder.run}, {where}: {self.settings.model.name} ({self.manifest['parameters']:,} parameters)"
+            f" on {chosen.kind} ({chosen.name}), {precision}"
+        )
+        self.say(
+            f"data: {task.train_samples:,} train and {task.val_samples:,} validation {task.unit}, {task.describe()};"
+            f" {training.epochs} epochs of {trainer.steps} steps of {min(training.batch_size, task.train_samples)}"
+        )
+        if resumed:
+            self.say(f"resumed at epoch {trainer.position.epoch + 1}, step {trainer.position.step}")
+
+
+def _precision(wanted: str, device: ChosenDevice) -> str:
+    if wanted == "auto":
+        return "bf16" if device.kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if wanted == "fp16" and device.kind == "cpu":
+        raise UsageError("training.precision=fp16 needs a GPU", "take fp32 or bf16 on a CPU")
+    return wanted
+
+
+def _make_repeatable(seed: int) -> None:
+    torch.manual_seed(seed & ((1 << 63) - 1))
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
