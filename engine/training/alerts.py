@@ -60,6 +60,9 @@ class RunAlerts:
             kind = "diverged" if manifest.get("error_kind") == "diverged" else "failed"
             _raise(self._workspace, self._settings, self._folder, kind, str(manifest.get("error")))
 
+    def settle(self) -> None:
+        """Nothing: a message that could not be sent waits in the outbox."""
+
     def _clear(self, how: str) -> None:
         with hold(self._workspace.lock("alerts-runs"), "tell of a run", wait=True, timeout_s=_PAUSE_S):
             key = _key(self._folder)

@@ -32,6 +32,9 @@ class Observer(Protocol):
     def ended(self, manifest: dict[str, Any]) -> None:
         """The run is completed, interrupted or failed; all its files are written."""
 
+    def settle(self) -> None:
+        """Everybody has heard of the end: wait for what comes of it, within a bound of one's own."""
+
 
 class Observers:
     """Several observers as one that never raises: one that fails is left out from then on, and that is said."""
@@ -50,12 +53,16 @@ class Observers:
 
     def ended(self, manifest: dict[str, Any]) -> None:
         self._each("ended", manifest)
+        self._each("settle")
 
-    def _each(self, what: str, data: dict[str, Any]) -> None:
+    def settle(self) -> None:
+        """Nothing more: `ended` has waited."""
+
+    def _each(self, what: str, *data: dict[str, Any]) -> None:
         for member in list(self._members):
             name, observer = member
             try:
-                getattr(observer, what)(data)
+                getattr(observer, what)(*data)
             except Exception as error:  # noqa: BLE001 - whoever looks on must not end what is looked at
                 self._members.remove(member)
                 self._say(f"note: {name} failed ({type(error).__name__}: {error}); the run goes on without it")

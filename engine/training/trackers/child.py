@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ def main() -> int:
     """Feed the tracker until `ended` or the end of the input."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the run decides when it is over
+    os.nice(10)  # the run goes first
     what: dict[str, Any] = json.loads(sys.argv[1])
     writer: Writer | None = None
     last: dict[str, Any] = {}

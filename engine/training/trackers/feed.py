@@ -30,7 +30,7 @@ class Feed:
         command: the child's command line; it reads one JSON object a line, `{what, data}`.
         log: where the child's own words go, with secrets masked.
         waiting: messages kept for a slow child.
-        timeout_s: how long `ended` waits.
+        timeout_s: how long the end of the run waits.
     """
 
     def __init__(
@@ -77,13 +77,17 @@ class Feed:
         self._put("step", progress)
 
     def ended(self, manifest: dict[str, Any]) -> None:
-        """Hand over the last message and wait for the child's end, at most `timeout_s`."""
+        """Hand over the last message; `settle` waits for what comes of it."""
         self._put("ended", manifest)
+        self._deadline = time.monotonic() + self._timeout_s
         with self._change:
             self._closed = True
             self._change.notify()
-        deadline = time.monotonic() + self._timeout_s
-        self._writer.join(self._timeout_s)
+
+    def settle(self) -> None:
+        """Wait for the child's end, at most `timeout_s` from `ended` on."""
+        deadline = self._deadline
+        self._writer.join(max(0.0, deadline - time.monotonic()))
         try:
             code: int | None = self._child.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -8,7 +8,8 @@ from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import summary as hparams
+from tensorboard.plugins.hparams.metadata import NULL_TENSOR, SESSION_START_INFO_TAG, create_summary_metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from engine.training.trackers.child import flat, numbers, step_of
@@ -23,9 +24,17 @@ class TensorBoard:
         self._writer = EventFileWriter(str(folder))
 
     def started(self, manifest: dict[str, Any]) -> None:
-        kinds = (bool, int, float, str)
-        shown = {name: value for name, value in flat(manifest.get("settings") or {}).items() if type(value) in kinds}
-        self._add(hparams.hparams_pb(shown, trial_id=str(manifest["run"])), 0)
+        session = SessionStartInfo(model_uri=str(manifest["run"]), group_name=str(manifest["run"]))
+        for name, value in flat(manifest.get("settings") or {}).items():
+            if isinstance(value, bool):
+                session.hparams[name].bool_value = value
+            elif isinstance(value, int | float):
+                session.hparams[name].number_value = value
+            elif isinstance(value, str):
+                session.hparams[name].string_value = value
+        content = create_summary_metadata(HParamsPluginData(session_start_info=session))
+        shown = Summary.Value(tag=SESSION_START_INFO_TAG, metadata=content, tensor=NULL_TENSOR)
+        self._add(Summary(value=[shown]), 0)
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._scalars("epoch", numbers(row), int(row["epoch"]))
