@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from engine.checkpoints.files import load_checkpoint_file
+from engine.checkpoints.foreign import adopt
 from engine.config import Settings
 from engine.devices.detect import ChosenDevice, choose_device
 from engine.errors import UsageError
@@ -47,7 +48,7 @@ class Session:
         _make_repeatable(self.settings.training.seed)
         if state:
             self._same_threads(state)
-        model = task.build_model(pretrained=self.settings.model.pretrained and not state)
+        model = task.build_model(pretrained=self.settings.model.pretrained is True and not state)
         if not state:
             self._start_from(model)
         self.record.claim_cycle()
@@ -122,6 +123,7 @@ class Session:
         """Give a new run's net the weights that it is to go on from."""
         path = self.manifest["started_from"]
         if not path:
+            self._begin_with_pretrained(model)
             return
         try:
             model.load_state_dict(load_checkpoint_file(Path(path))["model_state_dict"])
@@ -131,6 +133,17 @@ class Session:
                 f"this run cannot begin with the weights of {path} ({reason})", "start from new weights: --fresh"
             ) from None
         self.say(f"begins with the weights of {path}")
+
+    def _begin_with_pretrained(self, model: torch.nn.Module) -> None:
+        """Say what published weights cannot fill, or take those of a file, as far as they fit."""
+        pretrained = self.settings.model.pretrained
+        if isinstance(pretrained, Path):
+            facts, lines = adopt(model, pretrained)
+            self.record.note(pretrained=facts)
+            for line in lines:
+                self.say(line)
+        elif pretrained:
+            self.say(f"begins with the published weights of {self.settings.model.name}; its last layer is new")
 
     def _same_threads(self, state: dict[str, Any]) -> None:
         if state["threads"] != torch.get_num_threads():
