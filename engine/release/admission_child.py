@@ -6,16 +6,21 @@ beside it. Nothing else of the engine ever opens a checkpoint.
 
 from __future__ import annotations
 
+import base64
+import gc
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import UsageError
 from engine.release import sandbox
 from engine.release.card import read_card, read_origin
 from engine.release.container import check_container
 from engine.release.opcodes import ONLY_DATA, SAVE_STATE
-from engine.release.refusal import Refusal, check_classes
+from engine.release.refusal import Refusal, check_classes, check_task
+from engine.tasks.medium import Limits, Medium, describe, whole
+from engine.tasks.task import Kind, load_kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +31,7 @@ _MAX_VALUES, _MAX_DEPTH = 500_000, 64
 
 
 def main() -> None:
+    gc.disable()  # a short life within limits: collecting again and again takes a fifth of it
     job_path = Path(sys.argv[1])
     job = json.loads(job_path.read_text())
     folder = job_path.parent
@@ -44,13 +50,14 @@ def main() -> None:
     scratch = folder / "result.part"
     scratch.write_text(json.dumps({**result, "isolated": layers.isolated}))
     scratch.rename(folder / "result.json")
+    gc.freeze()  # nor at the end, where it would walk all of torch
 
 
 def check_and_convert(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Put `job["checkpoint"]` through every check in order and write the release's two files into `folder`.
 
     Returns:
-        The release's facts: architecture, classes, preprocess, parameters, notes, origin.
+        The release's facts: task, architecture, classes, preprocess, input, output, parameters, notes, origin.
 
     Raises:
         Refusal: the first check that it fails.
@@ -62,18 +69,21 @@ def check_and_convert(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     state = _state_dict(content, notes)
     _check_tensors(state)
     card = read_card(content, job)
-    net = _build(card, state, job)
+    check_task(card["task"], job["expect_task"])
+    kind = _kind(card, job)
+    medium = _medium(kind, card)
+    net = _build(kind, card, state)
     if job["expect_classes"] is not None:
         check_classes(card["classes"], job["expect_classes"])
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    golden, logits = _golden(net, card["preprocess"])
-    onnx = _convert(net, card["preprocess"]["img_size"])
-    _compare(onnx, golden, logits)
-    kept = _kept(onnx, card["preprocess"])
+    golden, wanted = _golden(net, medium)
+    onnx = _convert(net, medium)
+    _compare(onnx, medium, golden, wanted)
+    described = _described(card["task"], onnx, medium)
     (folder / "model.onnx").write_bytes(onnx)
     (folder / "weights.safetensors").write_bytes(_weights(net))
-    facts = {"parameters": parameters, "golden": kept, "notes": notes, "origin": read_origin(content)}
-    return {"ok": True, **card, **facts}
+    facts = {"parameters": parameters, "notes": notes, "origin": read_origin(content)}
+    return {"ok": True, **card, **described, **facts}
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -149,18 +159,35 @@ def _check_tensors(state: dict[str, torch.Tensor]) -> None:
             )
 
 
-def _build(card: dict[str, Any], state: dict[str, torch.Tensor], job: dict[str, Any]) -> torch.nn.Module:
+def _kind(card: dict[str, Any], job: dict[str, Any]) -> Kind:
+    try:
+        return load_kind(card["task"], job["task"])
+    except UsageError as error:
+        raise Refusal("task", error.message, error.hint, lasting=False) from None
+
+
+def _medium(kind: Kind, card: dict[str, Any]) -> Medium:
+    try:
+        return kind.medium(card)
+    except Exception as error:  # noqa: BLE001 - a task of one's own may fail in its own way
+        raise Refusal(
+            "card", f"does not say rightly what it is made of ({_named(error)})", "write it with engine train"
+        ) from None
+
+
+def _build(kind: Kind, card: dict[str, Any], state: dict[str, torch.Tensor]) -> torch.nn.Module:
     import torch
 
-    from engine.errors import UsageError
-    from engine.tasks.images.models import build_model
-
-    architecture, classes = card["architecture"], card["classes"]
-    name = architecture["name"]
+    classes, name = card["classes"], card["architecture"]["name"]
     try:
-        net = build_model(name, len(classes), settings=architecture["settings"])
+        net = kind.net(card)
     except UsageError as error:
         raise Refusal("architecture", error.message, error.hint, lasting=False) from None
+    except Exception as error:
+        if card["task"] == "images":
+            raise
+        hint = "its task's net(card) must take the card that its training wrote"
+        raise Refusal("architecture", f"cannot be built ({_named(error)})", hint, lasting=False) from error
     expected = net.state_dict()
     _check_shapes({k: tuple(v.shape) for k, v in state.items()}, {k: tuple(v.shape) for k, v in expected.items()},
                   name, len(classes))  # fmt: skip
@@ -210,43 +237,45 @@ def _and_more(keys: list[str]) -> str:
     return f" and {len(keys) - 3} more" if len(keys) > 3 else ""
 
 
-def _golden(net: torch.nn.Module, preprocess: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The fixed inputs and the net's probabilities for them, after refusing answers that cannot be right."""
+def _golden(net: torch.nn.Module, medium: Medium) -> tuple[np.ndarray, np.ndarray]:
+    """The fixed inputs and the net's answers to them, after refusing answers that cannot be right."""
     import torch
 
-    from engine.release.convert import golden_pixels
-    from engine.tasks.images.preprocess import Preprocess
-
-    inputs = Preprocess.from_dict(preprocess).normalize(golden_pixels(preprocess["img_size"]))
+    inputs, noun, shape = medium.golden(), medium.noun, list(medium.shape)
     with torch.inference_mode():
         try:
-            outputs = torch.cat([net(torch.from_numpy(inputs[start : start + 3])) for start in (0, 3)])
+            parts = [net(torch.from_numpy(inputs[start : start + 3])) for start in range(0, len(inputs), 3)]
+            outputs = torch.cat(parts)
         except Exception as error:  # noqa: BLE001 - any net may fail in its own way
             reason = (str(error) or type(error).__name__).splitlines()[0][:160]
             raise Refusal(
                 "golden",
-                f"cannot answer images of {preprocess['img_size']} px ({reason})",
-                "check source.img_size",
+                f"cannot answer {'images of ' + str(shape[-1]) + ' px' if noun == 'image' else shape} ({reason})",
+                "check source.img_size" if noun == "image" else "check what the task's medium gives it",
             ) from None
-        if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
-            raise Refusal("golden", "does not answer one row of logits an image", "return logits [N, classes]")
+        found = list(outputs.shape)
+        if medium.output == "probabilities" and outputs.ndim != 2:
+            raise Refusal("golden", f"does not answer one row of logits an {noun}", "return logits [N, classes]")
+        if medium.output == "values" and found != [len(inputs), *medium.output_shape]:
+            wanted = [len(inputs), *medium.output_shape]
+            raise Refusal("golden", f"answers {found}, not {wanted}", "mend the medium's output_shape, or the net")
         if not bool(torch.isfinite(outputs).all()):
             raise Refusal(
-                "golden", "answers NaN or Inf to ordinary images", "the training diverged: take an earlier one"
+                "golden", f"answers NaN or Inf to ordinary {noun}s", "the training diverged: take an earlier one"
             )
         spread = float((outputs.max(0).values - outputs.min(0).values).max())
         if spread <= 1e-6 * max(1.0, float(outputs.abs().max())):
             raise Refusal(
-                "golden", "answers the same to every image", "its weights are dead: take an earlier checkpoint"
+                "golden", f"answers the same to every {noun}", "its weights are dead: take an earlier checkpoint"
             )
-        return inputs, torch.softmax(outputs, 1).numpy()
+        return inputs, (torch.softmax(outputs, 1) if medium.output == "probabilities" else outputs).numpy()
 
 
-def _convert(net: torch.nn.Module, img_size: int) -> bytes:
+def _convert(net: torch.nn.Module, medium: Medium) -> bytes:
     from engine.release.convert import to_onnx
 
     try:
-        return to_onnx(net, img_size)
+        return to_onnx(net, medium.shape, medium.input_name, medium.output)
     except Exception as error:
         raise Refusal(
             "convert",
@@ -255,7 +284,7 @@ def _convert(net: torch.nn.Module, img_size: int) -> bytes:
         ) from error
 
 
-def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
+def _compare(onnx: bytes, medium: Medium, inputs: np.ndarray, wanted: np.ndarray) -> None:
     """Refuse a converted model whose answers differ, alone (batch 1) or together (batch 3)."""
     import numpy as np
 
@@ -264,14 +293,17 @@ def _compare(onnx: bytes, inputs: np.ndarray, wanted: np.ndarray) -> None:
     try:
         session = _session(onnx)
         answers_of = {
-            size: [session.run(None, {"image": inputs[i : i + size]})[0] for i in range(0, len(inputs), size)]
+            size: [
+                session.run(None, {medium.input_name: inputs[i : i + size]})[0]
+                for i in range(0, len(inputs), size)
+            ]
             for size in (1, 3)
         }
     except Exception as error:  # noqa: BLE001 - ONNX Runtime has a class of its own for each failure
         raise Refusal(
             "convert",
             f"does not run once converted, alone or three at once ({_first_line(error)})",
-            "take the number of images from x.shape[0] as it is: no int(), no fixed number",
+            f"take the number of {medium.noun}s from x.shape[0] as it is: no int(), no fixed number",
         ) from None
     for size, answers in answers_of.items():
         if difference := disagreement(wanted, np.concatenate(answers)):
@@ -290,14 +322,26 @@ def _session(onnx: bytes) -> Any:
     return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
-def _kept(onnx: bytes, preprocess: dict[str, Any]) -> list[dict[int, float]]:
-    """What the converted model answers to the pictures that a slot is asked after each swap."""
+def _described(task: str, onnx: bytes, medium: Medium) -> dict[str, Any]:
+    """What the manifest says of input and output, and the answers to what a slot is asked after each swap."""
     from engine.release import golden
-    from engine.tasks.images.preprocess import Preprocess
 
     session = _session(onnx)
-    ready = Preprocess.from_dict(preprocess)
-    return [golden.best(session.run(None, {"image": ready(one)[None]})[0][0]) for one in golden.pictures()]
+    bodies = medium.probes()
+    answers = []
+    for body in bodies:
+        given = medium.decode(body, Limits())
+        row = session.run(None, {medium.input_name: given[None]})[0][0]
+        answers.append(golden.scores(whole(medium.answer(row, given, 5))))
+    source, target = describe(medium)
+    found = {"input": source, "golden": answers}
+    if task == "images":
+        return found
+    return found | {"output": target, "probes": [base64.b64encode(body).decode() for body in bodies]}
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

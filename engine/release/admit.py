@@ -24,8 +24,8 @@ from engine.errors import Failed, UsageError
 from engine.release.bundle import Manifest, Origin, Release, read_release, release_path, write_release
 from engine.release.child import Unchecked, run_child
 from engine.release.hold import rejection
-from engine.release.refusal import Refusal, check_classes
-from engine.release.slots import read_pointer
+from engine.release.refusal import Refusal, check_classes, check_task
+from engine.release.slots import production_classes, production_task
 from engine.store.clock import timestamp
 from engine.store.events import append_event, search_events
 from engine.store.files import Digest, digest_file, read_json, write_json
@@ -176,17 +176,6 @@ def refusal(workspace: Workspace, settings: Settings, sha256: str) -> str | None
     return f"{old['name']} {old['message']}: {old['hint']}" if old else None
 
 
-def production_classes(workspace: Workspace) -> list[str] | None:
-    """The classes that AS-IS answers with, or None while it is empty or its release cannot be read."""
-    try:
-        pointer = read_pointer(workspace, "asis")
-        if pointer is None:
-            return None
-        return read_release(release_path(workspace, pointer.release)).manifest.classes
-    except Failed:
-        return None
-
-
 def _admit(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Release:
     key, name, sha256 = _fingerprint(settings), candidate.name, candidate.digest.sha256
     _sweep(workspace)
@@ -199,8 +188,10 @@ def _admit(workspace: Workspace, settings: Settings, candidate: _Candidate) -> R
         if release is None:
             release = _make(workspace, settings, candidate)
             _note_release(workspace, sha256, key, candidate.new_classes_reason, release.id)
-        elif candidate.expect_classes is not None:
-            check_classes(release.manifest.classes, candidate.expect_classes)
+        else:
+            check_task(release.manifest.task, production_task(workspace))
+            if candidate.expect_classes is not None:
+                check_classes(release.manifest.classes, candidate.expect_classes)
     except Refusal as refusal:
         raise _record(workspace, settings, refusal, candidate) from None
     except Unchecked as error:
@@ -225,6 +216,7 @@ def _fingerprint(settings: Settings) -> str:
         "source": source.model_dump(mode="json", include={"model", "classes", "img_size", "mean", "std"}),
         "resize": settings.data.resize,
         "model": [settings.model.name, settings.model.settings],
+        "task": settings.task,
         "versions": [__version__, version("torch"), version("onnx")],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -302,7 +294,8 @@ def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Re
         shutil.copyfile(candidate.path, copy)
         if digest_file(copy) != digest:
             raise Failed(f"{name} changed while it was read", "try again when it is written", kind="moving")
-        result = run_child(workspace, settings, folder, copy, digest.bytes, name, candidate.expect_classes)
+        expected = candidate.expect_classes, production_task(workspace)
+        result = run_child(workspace, settings, folder, copy, digest.bytes, name, *expected)
         if not result["ok"]:
             raise Refusal(
                 result["check"],
@@ -314,16 +307,18 @@ def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Re
         candidate.notes.extend(result["notes"])
         origin = result["origin"]
         origin["cycle"] = origin["cycle"] if origin["cycle"] is not None else candidate.cycle
-        side = result["preprocess"]["img_size"]
         manifest = Manifest(
+            task=result["task"],
             architecture=result["architecture"],
             classes=result["classes"],
-            input={"name": "image", "dtype": "FP32", "shape": [-1, 3, side, side]},
+            input=result["input"],
+            output=result.get("output"),
             preprocess=result["preprocess"],
             parameters=result["parameters"],
             checkpoint=Origin(name=name, sha256=digest.sha256, md5=digest.md5, bytes=digest.bytes, **origin),
             new_classes_reason=candidate.new_classes_reason,
             golden=result["golden"],
+            probes=result.get("probes"),
         )
         try:
             return write_release(

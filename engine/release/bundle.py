@@ -54,11 +54,19 @@ class Manifest(BaseModel):
     architecture: dict[str, Any]  # {"name": str, "settings": dict}
     classes: list[str]
     input: dict[str, Any]  # {"name": "image", "dtype": "FP32", "shape": [-1, C, H, W]}
-    preprocess: dict[str, Any]  # engine.tasks.images.preprocess.Preprocess.to_dict()
+    output: dict[str, Any] | None = None  # likewise; None: `probabilities`, one a class
+    preprocess: dict[str, Any]  # what the task's medium is made from; images: Preprocess.to_dict()
     parameters: int
     checkpoint: Origin
     new_classes_reason: str | None = None
     golden: list[dict[int, float]] | None = None  # `engine.release.golden`: its right answers; None: an older one
+    probes: list[str] | None = (
+        None  # the bodies that these answer, base64; None: the pictures that all image nets get
+    )
+
+    def outputs(self) -> dict[str, Any]:
+        """The net's output, its shape without the batch as `[-1, ...]`."""
+        return self.output or {"name": "probabilities", "dtype": "FP32", "shape": [-1, len(self.classes)]}
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,8 @@ def write_release(folder: Path, manifest: Manifest, onnx: bytes, weights: bytes)
     scratch = folder / f".making-{os.getpid()}.part"
     try:
         with atomic_writer(scratch) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as bundle:
-            text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1).encode()
+            fields = manifest.model_dump(mode="json", exclude=_left_out(manifest))
+            text = json.dumps(fields, sort_keys=True, indent=1).encode()
             for name, content in ((_MANIFEST, text), (_ONNX, onnx), (_WEIGHTS, weights)):
                 bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content)
         identity = sha256_file(scratch)
@@ -96,6 +105,11 @@ def write_release(folder: Path, manifest: Manifest, onnx: bytes, weights: bytes)
     finally:
         scratch.unlink(missing_ok=True)
     return Release(identity, path, manifest)
+
+
+def _left_out(manifest: Manifest) -> set[str]:
+    """Fields that came later and say nothing here: a release of images keeps its id."""
+    return {name for name in ("output", "probes") if getattr(manifest, name) is None}
 
 
 def read_release(path: Path, *, expect: str | None = None) -> Release:

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from engine.release.refusal import Refusal
+from engine.tasks.task import BUILT_IN
 
 # What a card may not hand to a factory: arguments that make timm open files or reach for the network.
 _FORBIDDEN_SETTINGS = frozenset(
@@ -19,7 +20,7 @@ _FORBIDDEN_SETTINGS = frozenset(
 
 
 def read_card(content: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    """Architecture, classes and preprocessing: from the checkpoint itself, else from source.*."""
+    """Task, architecture, classes and preprocessing: from the checkpoint itself, else from source.* (images)."""
     card = content.get("understudy")
     if isinstance(card, dict):
         return _own_card(card, job)
@@ -41,13 +42,22 @@ def read_card(content: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_card(card: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    if card.get("format") != 1 or card.get("task") != "images":
+    task = card.get("task")
+    if card.get("format") != 1 or not isinstance(task, str):
         raise Refusal(
             "card",
-            f"has a card of task {card.get('task')!r}, format {card.get('format')!r}, not images, 1",
-            "train it with this version, in a workspace of its task",
+            f"has a card of task {task!r}, format {card.get('format')!r}, not of format 1",
+            "train it with this version",
+        )
+    if task not in BUILT_IN and task != job["task"]:
+        raise Refusal(
+            "task",
+            f"is of the task '{task}', which this host does not trust",
+            f'set task = "{task}" if that code is yours',
         )
     checked = _checked_card(card)
+    if task != "images":
+        return checked
     name = checked["architecture"]["name"]
     if ":" in name and name not in job["trusted"]:
         raise Refusal(
@@ -64,31 +74,42 @@ def _own_card(card: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked_card(card: dict[str, Any]) -> dict[str, Any]:
-    """The three fields with their types made sure of; whoever wrote the card is not trusted."""
+    """Task and the three fields with their types made sure of; whoever wrote the card is not trusted.
+
+    Images' preprocessing is looked at here; another task's medium looks at its own.
+    """
     hint = "write it with engine train, or save it without 'understudy' and set source.*"
     try:
         architecture = card["architecture"]
         name, settings = str(architecture["name"]), json.loads(json.dumps(dict(architecture["settings"] or {})))
         classes = list(card["classes"])
-        if not classes or not all(isinstance(word, str) and word for word in classes):
+        task = str(card.get("task") or "images")
+        if not all(isinstance(word, str) and word for word in classes) or not (classes or ":" in task):
             raise ValueError("classes must be a list of names")
         if len(set(classes)) != len(classes):
             raise ValueError("a class is named twice")
-        preprocess = card["preprocess"]
-        side, resize = int(preprocess["img_size"]), str(preprocess["resize"])
-        mean, std = ([float(value) for value in preprocess[key]] for key in ("mean", "std"))
-        if not 8 <= side <= 4096 or resize not in ("crop", "squash", "pad"):
-            raise ValueError(f"img_size {side} or resize '{resize}' is out of range")
-        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-            raise ValueError("mean and std must be three finite numbers each, std above 0")
+        preprocess = json.loads(json.dumps(dict(card["preprocess"]), allow_nan=False))
+        if task == "images":
+            preprocess = _image_preprocess(preprocess)
     except (KeyError, TypeError, ValueError) as error:
         said = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         raise Refusal("card", f"does not say rightly what it is made of ({said})", hint) from None
     return {
+        "task": task,
         "architecture": {"name": name, "settings": settings},
         "classes": classes,
-        "preprocess": {"img_size": side, "resize": resize, "mean": mean, "std": std},
+        "preprocess": preprocess,
     }
+
+
+def _image_preprocess(preprocess: dict[str, Any]) -> dict[str, Any]:
+    side, resize = int(preprocess["img_size"]), str(preprocess["resize"])
+    mean, std = ([float(value) for value in preprocess[key]] for key in ("mean", "std"))
+    if not 8 <= side <= 4096 or resize not in ("crop", "squash", "pad"):
+        raise ValueError(f"img_size {side} or resize '{resize}' is out of range")
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise ValueError("mean and std must be three finite numbers each, std above 0")
+    return {"img_size": side, "resize": resize, "mean": mean, "std": std}
 
 
 def read_origin(content: dict[str, Any]) -> dict[str, Any]:

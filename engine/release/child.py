@@ -56,6 +56,7 @@ def run_child(
     size: int,
     name: str,
     expect_classes: list[str] | None,
+    expect_task: str | None,
 ) -> dict[str, Any]:
     """Have the child check and convert `checkpoint`, a copy in the scratch `folder` that it writes into.
 
@@ -79,7 +80,9 @@ def run_child(
             "model_settings": settings.model.settings if own else {},
         },
         "trusted": [source.model, settings.model.name],
+        "task": settings.task,
         "expect_classes": expect_classes,
+        "expect_task": expect_task,
         "cpu_s": LIMITS.cpu_s,
         "file_bytes": 8 * size + 256 * 1024 * 1024,
     }

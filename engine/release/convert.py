@@ -1,4 +1,4 @@
-"""From a torch module to what a slot serves: ONNX with probabilities as output. Imports torch.
+"""From a torch module to what a slot serves: ONNX with probabilities, or a task's values, as output. Imports torch.
 
 The bytes depend on the weights and the net alone: names of files, stack traces and other traces of the
 machine are taken out, so equal checkpoints give equal releases.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 OPSET = 18
 INPUT, OUTPUT = "image", "probabilities"
-CLOSENESS = 1e-4  # fp32: largest difference of a probability between torch and the converted model
+CLOSENESS = 1e-4  # fp32: largest difference between torch and the converted model, of the largest value or of 1
 AGREEMENT = 0.97  # int8: least share of images on which both name the same class
 
 
@@ -31,34 +32,35 @@ class Probabilities(torch.nn.Module):
         return torch.softmax(self.net(image), 1)
 
 
-def to_onnx(net: torch.nn.Module, img_size: int) -> bytes:
-    """The net as an ONNX file: `image` FP32 [batch, 3, S, S] → `probabilities` FP32 [batch, classes].
+def to_onnx(net: torch.nn.Module, shape: Sequence[int], source: str = INPUT, target: str = OUTPUT) -> bytes:
+    """The net as an ONNX file: `source` FP32 [batch, *shape] → `target` FP32 [batch, ...].
 
-    torch.export first; where it cannot follow the net, the older tracing exporter.
+    Where `target` is `probabilities`, the net's logits get their softmax. torch.export first; where it cannot follow the net, the older tracing exporter.
 
     Raises:
         Exception: neither exporter can express the net; the caller says so.
     """
-    module = Probabilities(net).eval()
-    example = torch.zeros(2, 3, img_size, img_size)
+    module = (Probabilities(net) if target == OUTPUT else net).eval()
+    example = torch.zeros(2, *shape)
+    names = source, target
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = _exported(module, example)
+            model = _exported(module, example, names)
         except Exception:  # noqa: BLE001 - whatever torch.export raises, tracing may still succeed
-            model = _traced(module, example)
+            model = _traced(module, example, names)
     _strip(model)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _exported(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+def _exported(module: torch.nn.Module, example: torch.Tensor, names: tuple[str, str]) -> onnx.ModelProto:
     program: Any = torch.onnx.export(
         module,
         (example,),
         dynamo=True,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
+        input_names=names[:1],
+        output_names=names[1:],
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
         opset_version=OPSET,
         verbose=False,
@@ -70,16 +72,18 @@ def _exported(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProto
     return model
 
 
-def _traced(module: torch.nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+def _traced(
+    module: torch.nn.Module, example: torch.Tensor, names: tuple[str, str] = (INPUT, OUTPUT)
+) -> onnx.ModelProto:
     stream = io.BytesIO()
     torch.onnx.export(
         module,
         (example,),
         stream,
         dynamo=False,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        input_names=names[:1],
+        output_names=names[1:],
+        dynamic_axes={name: {0: "batch"} for name in names},
         opset_version=17,
     )
     return onnx.load_from_string(stream.getvalue())
@@ -123,25 +127,8 @@ def _strip_nodes(nodes: Any) -> None:
                 _strip_graph(graph)
 
 
-def golden_pixels(img_size: int) -> np.ndarray:
-    """Six fixed images, uint8 [6, S, S, 3]: black, white, a gradient, noise, blocks and soft spots."""
-    generator = np.random.default_rng(20260206)
-    ramp = np.linspace(0, 255, img_size)
-    gradient = np.stack(
-        [np.add.outer(ramp, ramp) / 2, np.tile(ramp, (img_size, 1)), ramp[::-1, None] + 0 * ramp], -1
-    )
-    noise = generator.integers(0, 256, (img_size, img_size, 3))
-    coarse = generator.integers(0, 256, (4, 4, 3))
-    cell = np.minimum(np.arange(img_size) * 4 // img_size, 3)
-    blocks = coarse[cell][:, cell]
-    wave = np.sin(np.linspace(0, 3 * np.pi, img_size))
-    spots = (127.5 + 127.5 * np.multiply.outer(wave, wave))[..., None] * np.array([1.0, 0.6, 0.3])
-    black, white = np.zeros_like(noise), np.full_like(noise, 255)
-    return np.stack([black, white, gradient, noise, blocks, spots]).astype(np.uint8)
-
-
 def disagreement(wanted: np.ndarray, answers: np.ndarray, precision: str = "fp32") -> str | None:
-    """How a converted model's probabilities [images, classes] differ more than its precision allows, or None.
+    """How a converted model's answers, one row an input, differ more than its precision allows, or None.
 
     An fp32 model must be close in every number. Quantised weights move every number a little, so an int8
     model must name the same class on enough images, and its numbers must be finite.
@@ -149,7 +136,12 @@ def disagreement(wanted: np.ndarray, answers: np.ndarray, precision: str = "fp32
     if not np.isfinite(answers).all():
         return "gives NaN or Inf"
     if precision == "fp32":
-        difference = float(np.abs(answers - wanted).max())
-        return None if difference <= CLOSENESS else f"by {difference:.2g}, {CLOSENESS:g} is allowed"
+        difference, allowed = float(np.abs(answers - wanted).max()), CLOSENESS * scale_of(wanted)
+        return None if difference <= allowed else f"by {difference:.2g}, {allowed:.2g} is allowed"
     share = float((answers.argmax(1) == wanted.argmax(1)).mean())
     return None if share >= AGREEMENT else f"the same class on {share:.2%} of images, {AGREEMENT:.0%} are needed"
+
+
+def scale_of(wanted: np.ndarray) -> float:
+    """What a difference is measured by: 1 for probabilities, the largest value where values are larger."""
+    return max(1.0, float(np.abs(wanted).max()))

@@ -8,13 +8,13 @@ from typing import Any
 
 from engine.config import Settings
 from engine.errors import Busy, Failed
-from engine.release.admit import Rejected, admit, production_classes
+from engine.release.admit import Rejected, admit
 from engine.release.bundle import Release
 from engine.release.hold import held, rejection
 from engine.release.journal import slots_lock, switch
 from engine.release.promote import no_comparison
-from engine.release.refusal import Refusal, check_classes
-from engine.release.slots import open_slot, read_pointer
+from engine.release.refusal import Refusal, check_classes, check_task
+from engine.release.slots import open_slot, production_classes, production_task, read_pointer
 from engine.store.workspace import Workspace
 
 
@@ -109,11 +109,12 @@ def _refuse_when_held(workspace: Workspace) -> None:
 
 
 def _check_against_production(workspace: Workspace, release: Release, name: str, reason: str | None) -> None:
-    expected = production_classes(workspace)  # AS-IS may have changed while the checkpoint was being checked
-    if expected is None or reason is not None:
-        return
+    # AS-IS may have changed while the checkpoint was being checked
+    expected = production_classes(workspace)
     try:
-        check_classes(release.manifest.classes, expected)
+        check_task(release.manifest.task, production_task(workspace))
+        if expected is not None and reason is None:
+            check_classes(release.manifest.classes, expected)
     except Refusal as refusal:
         raise Rejected(f"{name} {refusal.message}", refusal.hint, check=refusal.check) from None
 

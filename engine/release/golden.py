@@ -1,27 +1,25 @@
 """After a swap: whether clients get right answers, asked over the slot's own HTTP port as a client would.
 
-Asked are its readiness and some fixed images. Each answer must be of the new release, whole and finite, and the
+Asked are its readiness and some fixed requests: pictures, or what the manifest of another task keeps. Each answer must be of the new release, whole and finite, and the
 one that the release gave when it was admitted, which its manifest keeps. A release of before that is compared
 with the other slot where that serves the same one, as after a promotion.
 """
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import math
-import struct
 import time
-import zlib
-from collections.abc import Sequence
 from typing import Any
 
 from engine.errors import Failed
 from engine.release.bundle import read_release, release_path
 from engine.release.control import slot_stats
 from engine.store.workspace import SLOTS, TITLES, Workspace
+from engine.tasks.images.pictures import pictures
 
-_SIDE = 64
 _PATIENCE_S = 5.0  # a full queue answers 503; the clients' load is not the release's fault
 _TIMEOUT_S = 10.0
 _ALIKE = 1e-3  # of a probability: engines of one host add up in another order at most
@@ -38,17 +36,19 @@ def check_live(workspace: Workspace, slot: str, release: str) -> bool:
     stats = slot_stats(workspace, slot)
     if stats is None:
         return False
-    kept = read_release(release_path(workspace, release)).manifest.golden
+    manifest = read_release(release_path(workspace, release)).manifest
+    kept = manifest.golden
+    bodies = pictures() if manifest.probes is None else [base64.b64decode(body) for body in manifest.probes]
     other = slot_stats(workspace, next(name for name in SLOTS if name != slot)) if kept is None else None
     twin = other if other is not None and other["state"] == "live" and other["release"] == release else None
     try:
         _ask(stats, "GET", "/health/ready", None)
-        for place, picture in enumerate(pictures()):
-            answer = _answer(stats, picture, release)
-            if kept is not None and not _alike(_scores(answer), kept[place], _KEPT_ALIKE):
-                raise _Wrong(f"image {place + 1} is no longer answered as when the release was admitted")
+        for place, body in enumerate(bodies):
+            answer = _answer(stats, body, release)
+            if kept is not None and not _alike(scores(answer), kept[place], _KEPT_ALIKE):
+                raise _Wrong(f"request {place + 1} is no longer answered as when the release was admitted")
             if twin is not None and not _alike(
-                _scores(answer), _scores(expected := _answer(twin, picture, release)), _ALIKE
+                scores(answer), scores(expected := _answer(twin, body, release)), _ALIKE
             ):
                 raise _Wrong(f"it answers {_said(answer)} where the other slot answers {_said(expected)}")
     except (_Wrong, OSError, http.client.HTTPException) as error:
@@ -66,11 +66,11 @@ class _Wrong(Exception):
     """What is wrong with an answer."""
 
 
-def _answer(stats: dict[str, Any], picture: bytes, release: str) -> dict[str, Any]:
-    content = _ask(stats, "POST", "/predict", picture)
+def _answer(stats: dict[str, Any], body: bytes, release: str) -> dict[str, Any]:
+    content = _ask(stats, "POST", "/predict", body)
     try:
         answer = dict(json.loads(content))
-        confidences = [float(entry["confidence"]) for entry in answer["top_k"]]
+        confidences = list(scores(answer).values())
         named, label = answer["release"], answer["label"]
     except (ValueError, KeyError, TypeError):
         raise _Wrong(f"its answer cannot be read: {content[:120]!r}") from None
@@ -104,8 +104,10 @@ def _ask(stats: dict[str, Any], method: str, path: str, body: bytes | None) -> b
         time.sleep(0.05)
 
 
-def _scores(answer: dict[str, Any]) -> dict[int, float]:
-    return {int(entry["index"]): float(entry["confidence"]) for entry in answer["top_k"]}
+def scores(answer: dict[str, Any]) -> dict[int, float]:
+    """The surest classes of an answer to `/predict`, index -> confidence to four digits, as a manifest keeps them."""
+    entries = answer.get("top_k") or [answer]
+    return {int(entry["index"]): round(float(entry["confidence"]), 4) for entry in entries}
 
 
 def _alike(one: dict[int, float], other: dict[int, float], allowed: float) -> bool:
@@ -120,32 +122,5 @@ def _alike(one: dict[int, float], other: dict[int, float], allowed: float) -> bo
     )
 
 
-def best(probabilities: Sequence[float], count: int = 5) -> dict[int, float]:
-    """The surest classes of an answer, index -> confidence to four digits, as a manifest keeps them."""
-    surest = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:count]
-    return {index: round(float(probabilities[index]), 4) for index in surest}
-
-
 def _said(answer: dict[str, Any]) -> str:
     return f"{answer['label']} {answer['confidence']:.4g}"
-
-
-def pictures() -> list[bytes]:
-    """Black, a gradient and blocks, as PNG; made by hand, for the quick verbs import no image library."""
-    grid = range(_SIDE)
-    return [
-        _png(b"".join(b"\0" + bytes(3 * _SIDE) for _ in grid)),
-        _png(b"".join(b"\0" + b"".join(bytes((4 * x, 4 * y, 2 * (x + y))) for x in grid) for y in grid)),
-        _png(b"".join(b"\0" + b"".join(bytes(((x ^ y) * 4, x & 32 and 255, y & 16 and 255)) for x in grid) for y in grid)),
-    ]  # fmt: skip
-
-
-def _png(rows: bytes) -> bytes:
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checked = name + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    header = struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )

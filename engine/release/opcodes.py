@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import pickletools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from engine.release.refusal import Refusal
@@ -116,6 +117,17 @@ class _Mark:
 _UNKNOWN, _MARK = _Unknown(), _Mark()
 
 
+def _effect(opcode: pickletools.OpcodeInfo) -> tuple[bool, int, int]:
+    """Whether an instruction takes all down to the mark, how many more objects it takes, how many it puts."""
+    before = opcode.stack_before
+    to_mark = pickletools.markobject in before
+    return to_mark, before.index(pickletools.markobject) if to_mark else len(before), len(opcode.stack_after)
+
+
+_EFFECTS = {opcode.name: _effect(opcode) for opcode in pickletools.opcodes}
+_PUSHES = frozenset(name for name, effect in _EFFECTS.items() if effect == (False, 0, 1))
+
+
 def read_pickle(data: bytes) -> Pickle:
     """Walk one pickle up to its STOP.
 
@@ -204,67 +216,83 @@ def is_code(names: set[str]) -> bool:
 
 
 class _Machine:
+    """Walks the instructions; one table look-up each, because a file may hold hundreds of thousands."""
+
     def __init__(self, found: Pickle) -> None:
         self.found = found
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.steps: dict[str, Callable[[Any], None]] = {
+            "GLOBAL": self._global,
+            "INST": self._instance,
+            "STACK_GLOBAL": self._stack_global,
+            "BINPERSID": self._storage,
+            "MEMOIZE": lambda _: self._put(len(self.memo)),
+            "TUPLE": lambda _: self.stack.append(tuple(self._to_mark())),
+            **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), self._put),
+            **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), lambda at: self.stack.append(self.memo[int(at)])),
+            **dict.fromkeys(("EXT1", "EXT2", "EXT4"), self._extension),
+            **{f"TUPLE{size}": partial(self._tuple, size) for size in (1, 2, 3)},
+        }
 
     def run(self, data: bytes) -> None:
+        stack, steps, end = self.stack, self.steps, 0
         for count, (opcode, argument, at) in enumerate(pickletools.genops(data)):
+            name = opcode.name
             if count >= _MAX_INSTRUCTIONS:
                 raise Refusal("pickle", "has far more instructions than weights need", ONLY_DATA)
-            if opcode.name not in _ALLOWED:
-                self.found.foreign.add(opcode.name)
-            self._step(opcode, argument)
-            self.found.end = (at or 0) + 1
+            if name not in _ALLOWED:
+                self.found.foreign.add(name)
+            if step := steps.get(name):
+                step(argument)
+            elif name == "MARK":
+                stack.append(_MARK)
+            elif name in _PUSHES:
+                stack.append(argument if isinstance(argument, str | int) else _UNKNOWN)
+            else:
+                self._generic(name)
+            end = at
+        self.found.end = (end or 0) + 1
 
-    def _step(self, opcode: Any, argument: Any) -> None:
-        name, stack = opcode.name, self.stack
-        if name == "MARK":
-            stack.append(_MARK)
-        elif name in ("GLOBAL", "INST"):
-            self._named(*str(argument).split(" ", 1))
-            self._generic(opcode)
-            self.stack[-1] = Name(str(argument).replace(" ", ".", 1))
-        elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            self._named(module, attribute)
-            stack.append(_UNKNOWN)
-        elif name.startswith("EXT"):
-            self.found.hidden = True
-            stack.append(_UNKNOWN)
-        elif name == "BINPERSID":
-            self.found.storages.append(stack.pop())
-            stack.append(_UNKNOWN)
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[int(argument)] = stack[-1]
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(self.memo[int(argument)])
-        elif name == "TUPLE":
-            stack.append(tuple(self._to_mark()))
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            size = int(name[-1])
-            items = tuple(stack[-size:])
-            if len(items) != size:
-                raise IndexError("the stack is empty")
-            del stack[-size:]
-            stack.append(items)
-        elif isinstance(argument, str | int) and not opcode.stack_before and len(opcode.stack_after) == 1:
-            stack.append(argument)
-        else:
-            self._generic(opcode)
+    def _global(self, argument: Any) -> None:
+        self._named(*str(argument).split(" ", 1))
+        self.stack.append(Name(str(argument).replace(" ", ".", 1)))
 
-    def _generic(self, opcode: Any) -> None:
+    def _instance(self, argument: Any) -> None:
+        self._to_mark()
+        self._global(argument)
+
+    def _stack_global(self, _: Any) -> None:
+        attribute, module = self.stack.pop(), self.stack.pop()
+        self._named(module, attribute)
+        self.stack.append(_UNKNOWN)
+
+    def _extension(self, _: Any) -> None:
+        self.found.hidden = True
+        self.stack.append(_UNKNOWN)
+
+    def _storage(self, _: Any) -> None:
+        self.found.storages.append(self.stack.pop())
+        self.stack.append(_UNKNOWN)
+
+    def _put(self, place: Any) -> None:
+        self.memo[int(place)] = self.stack[-1]
+
+    def _tuple(self, size: int, _: Any) -> None:
+        items = tuple(self.stack[-size:])
+        if len(items) != size:
+            raise IndexError("the stack is empty")
+        del self.stack[-size:]
+        self.stack.append(items)
+
+    def _generic(self, name: str) -> None:
         """Take off and put on as many objects as the instruction is documented to."""
-        before = opcode.stack_before
-        if pickletools.markobject in before:
+        to_mark, takes, puts = _EFFECTS[name]
+        if to_mark:
             self._to_mark()
-            before = before[: before.index(pickletools.markobject)]
-        for _ in before:
+        for _ in range(takes):
             self.stack.pop()
-        self.stack.extend(_UNKNOWN for _ in opcode.stack_after)
+        self.stack.extend([_UNKNOWN] * puts)
 
     def _to_mark(self) -> list[Any]:
         for at in range(len(self.stack) - 1, -1, -1):

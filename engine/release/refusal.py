@@ -27,6 +27,17 @@ class Refusal(Exception):
         self.lasting = lasting
 
 
+def check_task(task: str, expected: str | None) -> None:
+    """Refuse another task than AS-IS's, if it has one: the slots of a workspace serve one task.
+
+    Raises:
+        Refusal: it is another.
+    """
+    if expected not in (None, task):
+        hint = "give each task a workspace and ports of its own"
+        raise Refusal("task", f"is of the task '{task}', AS-IS serves '{expected}'", hint, lasting=False)
+
+
 def check_classes(classes: Sequence[str], expected: Sequence[str]) -> None:
     """Refuse another class count, other classes or another order than AS-IS answers with.
 

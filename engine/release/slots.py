@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.errors import Failed
-from engine.release.bundle import Origin, Release, read_release, release_path
+from engine.release.bundle import Manifest, Origin, Release, read_release, release_path
 from engine.store.clock import timestamp
 from engine.store.files import atomic_write
 from engine.store.workspace import Workspace
@@ -64,3 +64,23 @@ def open_slot(workspace: Workspace, slot: str) -> Release | None:
     """The verified release that the slot holds, or None when it is empty."""
     pointer = read_pointer(workspace, slot)
     return read_release(release_path(workspace, pointer.release), expect=pointer.release) if pointer else None
+
+
+def production_classes(workspace: Workspace) -> list[str] | None:
+    """The classes that AS-IS answers with, or None while it is empty or its release cannot be read."""
+    manifest = _production(workspace)
+    return manifest.classes if manifest else None
+
+
+def production_task(workspace: Workspace) -> str | None:
+    """The task that AS-IS serves, or None as `production_classes`."""
+    manifest = _production(workspace)
+    return manifest.task if manifest else None
+
+
+def _production(workspace: Workspace) -> Manifest | None:
+    try:
+        pointer = read_pointer(workspace, "asis")
+        return read_release(release_path(workspace, pointer.release)).manifest if pointer else None
+    except Failed:
+        return None

@@ -62,7 +62,15 @@ def refused(workspace: Workspace, settings: Settings, path: Path, **options: Any
 def job_for(path: Path, **fields: Any) -> dict[str, Any]:
     """What the child is told, for checks in this process: importing torch anew takes seconds."""
     source = dict.fromkeys(("model", "classes", "img_size", "mean", "std"))
-    return {"checkpoint": str(path), "source": source, "trusted": [], "expect_classes": None, **fields}
+    return {
+        "checkpoint": str(path),
+        "source": source,
+        "trusted": [],
+        "task": "images",
+        "expect_classes": None,
+        "expect_task": None,
+        **fields,
+    }
 
 
 def test_a_release_answers_as_the_checkpoint_did(used: tuple[Workspace, Path, Path]) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import struct
 import threading
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.tasks.images.pictures import pictures
 from engine.tasks.images.preprocess import ImageError, Preprocess
 from engine.tasks.medium import Answer, InputError, Limits, Output
 from engine.tasks.memory import give_memory_back
@@ -27,7 +26,6 @@ _HINTS = {
     "too_large": "send a smaller image, or raise servers.max_pixels",
 }
 _LARGE_PIXELS = 8_000_000
-_SIDE = 64
 
 
 class ImageInput:
@@ -69,10 +67,10 @@ class ImageMedium(ImageInput):
     """Classifies images."""
 
     output: Output = "probabilities"
-    answer_schema: dict[str, Any] = {}
 
     def __init__(self, preprocess: Preprocess, classes: Sequence[str]) -> None:
         super().__init__(preprocess)
+        self.answer_schema: dict[str, Any] = {}
         self.output_shape: tuple[int, ...] = (len(classes),)
         self._labels = [json.dumps(name, ensure_ascii=False) for name in classes]
 
@@ -110,24 +108,3 @@ def golden_pixels(img_size: int) -> np.ndarray:
     spots = (127.5 + 127.5 * np.multiply.outer(wave, wave))[..., None] * np.array([1.0, 0.6, 0.3])
     black, white = np.zeros_like(noise), np.full_like(noise, 255)
     return np.stack([black, white, gradient, noise, blocks, spots]).astype(np.uint8)
-
-
-def pictures() -> list[bytes]:
-    """Black, a gradient and blocks, as PNG."""
-    grid = range(_SIDE)
-    return [
-        _png(b"".join(b"\0" + bytes(3 * _SIDE) for _ in grid)),
-        _png(b"".join(b"\0" + b"".join(bytes((4 * x, 4 * y, 2 * (x + y))) for x in grid) for y in grid)),
-        _png(b"".join(b"\0" + b"".join(bytes(((x ^ y) * 4, x & 32 and 255, y & 16 and 255)) for x in grid) for y in grid)),
-    ]  # fmt: skip
-
-
-def _png(rows: bytes) -> bytes:
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checked = name + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    header = struct.pack(">IIBBBBB", _SIDE, _SIDE, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
