@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "label": ("label", "Label live requests on which AS-IS and TO-BE differ."),
     "differing": ("differing", "The images of a comparison on which the two differ."),
     "checkpoints": ("checkpoints", "Show the history of checkpoints, or prune it."),
+    "export": ("export", "A model as files for other machines, each with its proof."),
     "serve": ("serve", "Serve the slots until stopped."),
     "deploy": ("release", "Check a checkpoint file and give it to TO-BE."),
     "promote": ("release", "Give AS-IS what TO-BE holds, behind the gate."),

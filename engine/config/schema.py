@@ -208,6 +208,9 @@ class Export(Section):
     pruning: bool = False
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.3
     formats: Strings = ["onnx", "torchscript"]
+    images: Annotated[int, Field(ge=1)] = 1000
+    calibration: Annotated[int, Field(ge=8)] = 256
+    max_loss: Annotated[float, Field(ge=0, lt=1)] = 0.005
 
 
 class Go(Section):
