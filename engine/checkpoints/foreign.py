@@ -26,9 +26,10 @@ _AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema"
 _PLAIN = ("model_state_dict", "state_dict", "model", "net", "weights", "params")
 _SAVE_STATE = "save the weights alone: torch.save({'model_state_dict': model.state_dict()}, PATH)"
 _PLAIN_TYPES = frozenset(f"builtins.{name}" for name in ("dict", "list", "int", "float", "bool", "str", "object"))
-# Names that belong to no record of settings; torch itself never lets os, sys, posix and nt pass.
+# Names that belong to no record of settings.
 _CODE = re.compile(
-    r"builtins\.|__builtin__|(_?operator|functools|types|subprocess|socket|shutil|importlib|runpy|pty|ctypes)\.|torch\."
+    r"builtins\.|__builtin__|(os|posix|nt|sys|subprocess|socket|shutil|importlib|runpy|pty|ctypes)\.|torch\."
+    r"|(_?operator|functools|types)\."
 )
 
 
@@ -224,8 +225,10 @@ def _read_torch(path: Path, passed_over: list[str]) -> Any:
         with torch.serialization.safe_globals([(_Unknown, name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise _unusable(path, f"holds more than data ({_first_line(error)})", _SAVE_STATE) from None
+        raise _unusable(path, f"is no checkpoint that may be read ({_first_line(error)})", _SAVE_STATE) from None
     except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        if not zipfile.is_zipfile(path):
+            raise _unusable(path, "is damaged, or no file of torch", "copy it again", kind="damaged") from None
         raise _damaged(path, error) from None
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from engine.errors import UsageError
 from engine.tasks.images.names import OWN
+from engine.tasks.pruned import KEY, shrink
 from engine.tasks.task import import_named
 
 SMALL_SIDE = 64  # below this side the stem keeps the full resolution
@@ -111,13 +112,15 @@ def build_model(
     Args:
         name: `litecnn`, `litecnn_pro`, `module:factory` or a name that timm knows.
         pretrained: start from published weights (timm's names only).
-        settings: keyword arguments for the net's factory.
+        settings: keyword arguments for the net's factory; `pruned`: the widths of `engine.tasks.pruned`.
 
     Raises:
         UsageError: unknown name, a factory that cannot be imported or gives no module, wrong settings,
             or published weights that cannot be had.
     """
     settings = dict(settings or {})
+    if shapes := settings.pop(KEY, None):
+        return shrink(build_model(name, num_classes, pretrained=pretrained, settings=settings), shapes)
     if name in OWN:
         if pretrained:
             raise UsageError(f"{name} has no published weights", "leave model.pretrained=false")

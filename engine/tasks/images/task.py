@@ -16,6 +16,7 @@ from engine.tasks.images.batches import train_batches, val_batches
 from engine.tasks.images.data import DataSet, load_data
 from engine.tasks.images.metrics import Tally
 from engine.tasks.images.models import build_model
+from engine.tasks.images.zoo import check_side
 
 DIGITS_EPOCHS = 12  # measured: validation accuracy is flat from the eighth on
 
@@ -26,7 +27,9 @@ def load_task(settings: Settings, on_progress: Callable[[int, int], None] | None
     Raises:
         UsageError: it cannot be trained on.
     """
-    return ImageTask(settings, load_data(settings.data, settings.training.seed, on_progress=on_progress))
+    cache = settings.workspace / "cache" / "images"
+    data = load_data(settings.data, settings.training.seed, cache=cache, on_progress=on_progress)
+    return ImageTask(settings, data)
 
 
 def default_epochs(images: int) -> int:
@@ -54,15 +57,26 @@ class ImageTask:
         return f"{len(self.classes)} classes, {self.data.preprocess.img_size} px"
 
     def build_model(self, *, pretrained: bool) -> nn.Module:
-        model = self._settings.model
-        return build_model(model.name, len(self.classes), pretrained=pretrained, settings=model.settings)
+        wanted, side = self._settings.model, self.data.preprocess.img_size
+        model = build_model(wanted.name, len(self.classes), pretrained=pretrained, settings=wanted.settings)
+        check_side(model, wanted.name, side)
+        return model
 
     def train_batches(
         self, epoch: int, batch_size: int, *, start: int, workers: int
     ) -> Iterator[tuple[Tensor, ...]]:
         """Pixels uint8 [B, S, S, 3], labels int64 [B], draws float32 [B, DRAWS]."""
-        seed = self._settings.training.seed
-        return train_batches(self.data.train, self._level, seed, epoch, batch_size, start=start, workers=workers)
+        training = self._settings.training
+        return train_batches(
+            self.data.train,
+            self._level,
+            training.seed,
+            epoch,
+            batch_size,
+            sampling=training.sampling,
+            start=start,
+            workers=workers,
+        )
 
     def val_batches(self, batch_size: int, *, workers: int) -> Iterator[tuple[Tensor, ...]]:
         """Images float32 [B, 3, S, S] as the server would feed them, labels int64 [B]."""
