@@ -9,7 +9,9 @@ Whatever a task does by chance is a function of (seed, epoch, index), so that a 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import UsageError
@@ -156,6 +158,8 @@ def import_named(name: str, what: str) -> Any:
     hint = f"write {what}=module:factory with a module that Python can import (see PYTHONPATH)"
     if not module_name or not attribute:
         raise UsageError(f"'{name}' is not module:factory", hint, kind=f"unknown_{what}")
+    if not sys.flags.safe_path and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # as `python -m` has it; an installed command has not
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
