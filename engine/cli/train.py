@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import Any
 
 import click
 
 from engine.cli.verb import Session, Verb, table
-from engine.errors import Busy, Interrupted
+from engine.errors import Busy, Interrupted, UsageError
 from engine.store.clock import timestamp
 from engine.store.locks import holder
 from engine.training.runs import (
@@ -26,7 +27,7 @@ from engine.training.runs import (
     second_metric,
     stop_run,
 )
-from engine.training.signals import stop_requests
+from engine.training.signals import stop_requests, stop_with
 
 _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint",
            "samples_per_s", "unit", "peak_memory_bytes", "seconds_s")  # fmt: skip
@@ -38,7 +39,11 @@ _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "c
 @click.option("--strict", is_flag=True, help="Stop at bad data instead of leaving it out.")
 @click.option("--overwrite", is_flag=True, help="Replace a better best of the same cycle.")
 @click.option("--stop", metavar="RUN", help="Have a run that goes on stop between two steps (or: latest).")
+@click.option("--multirun", is_flag=True, help="Train every combination of comma lists, range() and choice().")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Runs of a sweep at once.")
+@click.option("--again", is_flag=True, help="With --multirun --resume: also the runs that failed.")
 @click.option("--claimed", hidden=True, metavar="RUN", help="Train in a run folder that is claimed already.")
+@click.option("--tied", hidden=True, is_flag=True, help="Stop when standard input ends.")
 def train(
     session: Session,
     resume: str | None,
@@ -46,9 +51,27 @@ def train(
     strict: bool,
     overwrite: bool,
     stop: str | None,
+    multirun: bool,
+    jobs: int | None,
+    again: bool,
     claimed: str | None,
+    tied: bool,
 ) -> None:
     """Train a model; the best goes to checkpoints_cycleN at once, and TO-BE gets it by the next sync."""
+    if tied:
+        stop_with(sys.stdin.buffer)
+    if multirun:
+        from engine.cli.sweep import run_sweep, stop_sweep
+
+        if stop:
+            stop_sweep(session, stop)
+        else:
+            run_sweep(session, resume=resume, jobs=jobs, again=again, detach=detach, strict=strict)
+        return
+    if jobs or again:
+        raise UsageError(
+            f"'{'--jobs' if jobs else '--again'}' is for --multirun", "add --multirun, or leave it out"
+        )
     if stop:
         _stop(session, stop)
         return
@@ -122,6 +145,7 @@ def run_training(
         say=session.say,
         strict=strict,
         overwrite=overwrite,
+        publish=not folder.swept,
         keep_folder=claimed is not None,
     )
     session.emit(result, _text)

@@ -164,6 +164,11 @@ def _builtin_groups() -> dict[str, dict[str, dict[str, Any]]]:
     return tomli.loads(resources.files("engine.config").joinpath("groups.toml").read_text(encoding="utf-8"))
 
 
+def known_models() -> frozenset[str]:
+    """The nets that the built-in groups name."""
+    return frozenset(str(body["name"]) for body in _builtin_groups()["model"].values())
+
+
 def _groups(from_file: Any) -> dict[str, dict[str, tuple[dict[str, Any], str]]]:
     if not isinstance(from_file, Mapping):
         raise UsageError("'groups' in the config must be tables", "write [groups.data.NAME]")

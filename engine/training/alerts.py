@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from engine.config import Settings
-from engine.errors import Busy, Failed, UnderstudyError
+from engine.errors import UnderstudyError
 from engine.notify import notify
 from engine.notify.alerts import clear_alert, raise_alert
-from engine.notify.messages import alert_message
 from engine.store.clock import now, parse
-from engine.store.files import read_json
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from engine.training.progress import clock
@@ -147,7 +144,9 @@ def finished_message(manifest: dict[str, Any]) -> str:
 def tell_of_sweep(workspace: Workspace, settings: Settings, text: str, trouble: str | None, sweep: str) -> None:
     """A sweep has ended: one message, and an alert where runs of it failed."""
     if trouble:
-        raise_alert(workspace, settings, f"sweep {sweep}", "failed", f"sweep {sweep}", trouble, "see: train.log of each")
+        raise_alert(
+            workspace, settings, f"sweep {sweep}", "failed", f"sweep {sweep}", trouble, "see: train.log of each"
+        )
     notify(workspace, settings, "trained", text)
 
 
@@ -156,7 +155,10 @@ def _raise(
 ) -> None:
     words = {
         "lost": ("has died", "go on with: python -m engine train --resume {}"),
-        "stalled": ("stands still", "see: python -m engine logs {}; stop it with: python -m engine train --stop {}"),
+        "stalled": (
+            "stands still",
+            "see: python -m engine logs {}; stop it with: python -m engine train --stop {}",
+        ),
         "diverged": ("has diverged", "train again with a lower training.learning_rate"),
         "failed": ("has failed", "see: python -m engine logs {}"),
     }

@@ -78,6 +78,9 @@ def observers(
         alone: not a sweep's child, whose end the sweep itself tells of.
     """
     return Observers(
-        [*trackers(workspace, settings, folder, say), ("the notifier", RunAlerts(workspace, settings, folder, alone))],
+        [
+            *trackers(workspace, settings, folder, say),
+            ("the notifier", RunAlerts(workspace, settings, folder, alone)),
+        ],
         say,
     )

@@ -57,8 +57,12 @@ class RunFolder:
     @property
     def run(self) -> str:
         """`0007`; of a sweep's child `2026-11-21/16-30-00/0`."""
-        parts = self.root.parts
-        return "/".join(parts[-3:]) if parts[-4:-3] == (MULTIRUN,) else self.root.name
+        return "/".join(self.root.parts[-3:]) if self.swept else self.root.name
+
+    @property
+    def swept(self) -> bool:
+        """Whether it is a sweep's child."""
+        return self.root.parts[-4:-3] == (MULTIRUN,)
 
     @property
     def manifest(self) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import BinaryIO
 
 
 class StopRequest:
@@ -21,6 +23,18 @@ class StopRequest:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = signal.Signals(number).name
+
+
+def stop_with(stream: BinaryIO) -> None:
+    """Ask this process to stop once `stream`, a pipe that its parent holds, ends: then the parent is gone."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while stream.read(1):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -62,5 +62,10 @@ def mlflow_uri(workspace: Workspace, settings: Settings) -> str:
 def child_environment() -> dict[str, str]:
     """The environment of a tracker's process: W&B's variables of `.env` too, and no GPU taken from the run."""
     found = {name: value for name in ("WANDB_MODE", "WANDB_API_KEY") if (value := secret(name))}
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+    quiet = {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
     return {**os.environ, **quiet, **found}

@@ -34,7 +34,9 @@ class MLflow:
         name = f"{self._what['run']} {manifest.get('model')}"
         self._run = self._client.create_run(experiment, tags=tags, run_name=name).info.run_id
         given = flat(manifest.get("settings") or {})
-        self._client.log_batch(self._run, params=[Param(key, str(value)[:_LONGEST]) for key, value in given.items()])
+        self._client.log_batch(
+            self._run, params=[Param(key, str(value)[:_LONGEST]) for key, value in given.items()]
+        )
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._log("epoch", numbers(row), int(row["epoch"]))
