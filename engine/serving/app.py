@@ -48,7 +48,7 @@ class App:
         max_body_bytes: the largest body.
 
     Attributes:
-        after_answer: called with the image and the answer after each good one to `/predict` was written to
+        after_answer: called with the body and the answer after each good one to `/predict` was written to
             its client; it must not block, and what it raises is logged.
     """
 
@@ -118,8 +118,9 @@ class App:
             if kind[:10].lower() == b"multipart/":
                 content = multipart_file(kind, body)
         if not content:
-            what = "image" if plan.kind == frames.PREDICT else "request"
-            raise HttpError(400, "empty", "the body is empty", f"send the {what} as the body")
+            shown = self.slot.shown
+            noun = shown.card["input"]["noun"] if shown and plan.kind == frames.PREDICT else "request"
+            raise HttpError(400, "empty", "the body is empty", f"send the {noun} as the body")
         self._refuse_if_full()
         self.waiting += 1
         self.slot.submit(

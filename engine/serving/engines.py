@@ -1,11 +1,11 @@
 """An engine runs a release's net: ONNX Runtime on the CPU, torch on an accelerator. Worker side.
 
-Both take float32 [N, 3, S, S] and give float32 [N, classes], rows of probabilities.
+Both take float32 [N, ...] and give float32 [N, ...], a row an input: probabilities of classes, or values as they
+are where the release's manifest says so.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import onnxruntime as ort
 
+from engine.devices.cores import available_cores
 from engine.errors import Failed
 from engine.release.bundle import Release
+from engine.tasks.task import load_kind
 
 Runtime = Literal["auto", "onnx", "torch"]
 
@@ -32,16 +34,19 @@ class Engine(Protocol):
     in_flight: int
 
     def __call__(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
-        """Probabilities; `alone`: nothing else is asked, all cores may work on it."""
+        """The rows; `alone`: nothing else is asked, all cores may work on it."""
 
 
-def build_engine(release: Release, runtime: Runtime, device: str, window_s: float) -> Engine:
+def build_engine(
+    release: Release, runtime: Runtime, device: str, window_s: float, *, trusted: str = "images"
+) -> Engine:
     """The engine for a release.
 
     Args:
         runtime: `auto` takes torch where there is an accelerator and the release's net agrees there with its
             ONNX form, else ONNX Runtime.
         device: `auto`, `cuda`, `mps`, `cpu` or `xpu`, for torch.
+        trusted: code of one's own that the release may name as its task.
         window_s: how long the first request of a batch waits for others on an accelerator.
 
     Raises:
@@ -52,7 +57,8 @@ def build_engine(release: Release, runtime: Runtime, device: str, window_s: floa
     from engine.serving.torch_engine import TorchEngine
 
     try:
-        return TorchEngine(release, device, window_s, _MOST_ON_DEVICE, accelerator_only=runtime == "auto")
+        kind = load_kind(release.manifest.task, trusted)
+        return TorchEngine(release, kind, device, window_s, _MOST_ON_DEVICE, accelerator_only=runtime == "auto")
     except Failed:
         if runtime == "torch":
             raise
@@ -65,7 +71,7 @@ class OnnxEngine:
     name, precision, in_flight = "onnx", "fp32", 0
 
     def __init__(self, release: Release) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = available_cores()
         try:
             net = release.onnx()
             self._narrow = _session(net, 1)
@@ -79,7 +85,7 @@ class OnnxEngine:
         self.precision = release.manifest.precision
         self._input = self._narrow.get_inputs()[0].name
         output = self._narrow.get_outputs()[0].name
-        self._outputs, self._gives_logits = [output], output != "probabilities"
+        self._outputs, self._gives_logits = [output], output not in ("probabilities", "values")
         # After a run of many rows the arena gives its memory back.
         self._shrinking = ort.RunOptions()
         self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

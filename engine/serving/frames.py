@@ -11,8 +11,8 @@ import struct
 REQUEST = struct.Struct("<IIBI")  # body length, id, kind, argument
 ANSWER = struct.Struct("<IIHHIif")  # body length, id, HTTP status, rows, inference header length, top, confidence
 
-LOAD = 1  # body: JSON {path, release, max_pixels, runtime, device, batch_window_ms}
-PREDICT = 2  # argument: top_k; body: an encoded image
+LOAD = 1  # body: JSON {path, release, max_pixels, runtime, device, task, batch_window_ms}
+PREDICT = 2  # argument: top_k; body: a request in the task's media type
 INFER = 3  # argument: inference header length, or WHOLE; body: an inference request
 ALONE = 0x80  # added to a kind: nothing else is asked of this worker, so all cores may work on it
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from engine.serving.frames import WHOLE
-from engine.serving.runtime import Model, Refusal
+from engine.serving.runtime import Model
+from engine.tasks.medium import InputError
 
-INPUT, OUTPUT, NAME = "image", "probabilities", "understudy"
+NAME = "understudy"
 
 
 def infer(model: Model, body: bytes | bytearray, header_length: int) -> tuple[int, int, bytes]:
@@ -26,17 +27,18 @@ def infer(model: Model, body: bytes | bytearray, header_length: int) -> tuple[in
         rows of the batch, bytes of JSON at the answer's start (0: all of it is JSON), the answer.
 
     Raises:
-        Refusal: a request that is not well formed, or a tensor of another name, type or shape.
+        InputError: a request that is not well formed, or a tensor of another name, type or shape.
     """
     if header_length != WHOLE and header_length > len(body):
         raise _refuse("Inference-Header-Content-Length is more than the body's length")
     head = memoryview(body) if header_length == WHOLE else memoryview(body)[:header_length]
     binary = memoryview(b"") if header_length == WHOLE else memoryview(body)[header_length:]
     request = _parse(bytes(head))
-    wants_binary = _wants_binary(request)
-    found = model.probabilities(_tensor(model, request, binary))
+    name = model.output["name"]
+    wants_binary = _wants_binary(request, name)
+    found = model.run(_tensor(model.input, request, binary))
 
-    output: dict[str, Any] = {"name": OUTPUT, "datatype": "FP32", "shape": list(found.shape)}
+    output: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(found.shape)}
     answer: dict[str, Any] = {"model_name": NAME, "model_version": model.release.id, "outputs": [output]}
     if "id" in request:
         answer["id"] = request["id"]
@@ -49,8 +51,8 @@ def infer(model: Model, body: bytes | bytearray, header_length: int) -> tuple[in
     return len(found), len(text), text + data
 
 
-def _refuse(message: str, status: int = 422) -> Refusal:
-    return Refusal(status, "bad_tensor", message)
+def _refuse(message: str, status: int = 422) -> InputError:
+    return InputError(status, "bad_tensor", message)
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -65,16 +67,16 @@ def _parse(text: bytes) -> dict[str, Any]:
     return request
 
 
-def _wants_binary(request: dict[str, Any]) -> bool:
+def _wants_binary(request: dict[str, Any], name: str) -> bool:
     wanted = bool(_parameters(request).get("binary_data_output", False))
     outputs = request.get("outputs", [])
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise _refuse("'outputs' must be a list of objects")
     for output in outputs:
-        if output.get("name") != OUTPUT:
-            raise _refuse(f"there is no output '{output.get('name')}': the output is '{OUTPUT}'")
+        if output.get("name") != name:
+            raise _refuse(f"there is no output '{output.get('name')}': the output is '{name}'")
         if _parameters(output).get("classification"):
-            raise _refuse("the classification extension is not offered: POST the image to /predict")
+            raise _refuse("the classification extension is not offered: POST to /predict")
         wanted = bool(_parameters(output).get("binary_data", wanted))
     return wanted
 
@@ -86,20 +88,20 @@ def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _tensor(model: Model, request: dict[str, Any], binary: memoryview) -> np.ndarray:
-    inputs = request.get("inputs")
+def _tensor(wanted: dict[str, Any], request: dict[str, Any], binary: memoryview) -> np.ndarray:
+    inputs, name = request.get("inputs"), wanted["name"]
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise _refuse(f"'inputs' must be a list of one tensor, '{INPUT}'")
+        raise _refuse(f"'inputs' must be a list of one tensor, '{name}'")
     given = inputs[0]
-    if given.get("name") != INPUT:
-        raise _refuse(f"there is no input '{given.get('name')}': the input is '{INPUT}'")
+    if given.get("name") != name:
+        raise _refuse(f"there is no input '{given.get('name')}': the input is '{name}'")
     if given.get("datatype") != "FP32":
-        raise _refuse(f"'{INPUT}' must be FP32, not {given.get('datatype')}")
+        raise _refuse(f"'{name}' must be FP32, not {given.get('datatype')}")
     shape = given.get("shape")
     if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
         raise _refuse("'shape' must be a list of positive whole numbers")
-    if len(shape) != 4 or shape[1:] != model.shape:
-        raise _refuse(f"'{INPUT}' must have the shape {[-1, *model.shape]}, not {shape}")
+    if not shape or shape[1:] != wanted["shape"][1:]:
+        raise _refuse(f"'{name}' must have the shape {wanted['shape']}, not {shape}")
     size = _parameters(given).get("binary_data_size")
     if size is not None:
         if type(size) is not int or size != 4 * int(np.prod(shape, dtype=object)) or size != len(binary):

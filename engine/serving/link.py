@@ -99,7 +99,7 @@ class Link(asyncio.Protocol):
         """Have the worker check, load and warm up a release.
 
         Args:
-            how: `max_pixels`, `runtime`, `device`, `batch_window_ms`.
+            how: `max_pixels`, `runtime`, `device`, `task`, `batch_window_ms`.
 
         Raises:
             Failed: it does not load, or the worker died of it.

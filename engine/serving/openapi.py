@@ -9,8 +9,14 @@ from engine import __version__
 MODEL = "understudy"
 
 
-def document(title: str) -> dict[str, Any]:
-    """The whole description; `title` is the slot's, "AS-IS" or "TO-BE"."""
+def document(title: str, card: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The whole description.
+
+    Args:
+        title: the slot's, "AS-IS" or "TO-BE".
+        card: what `/model` says of the release; None describes a slot for images.
+    """
+    given = card["input"] if card else {"noun": "image", "media_types": ["image/*"]}
     return {
         "openapi": "3.0.3",
         "info": {
@@ -20,7 +26,7 @@ def document(title: str) -> dict[str, Any]:
             "each answer is wholly of one release and names it.",
         },
         "paths": {
-            "/predict": {"post": _predict()},
+            "/predict": {"post": _predict(given["noun"], given["media_types"])},
             "/model": {
                 "get": _get("The release that answers here", "Model", {404: "The slot is empty", 503: "Loading"})
             },
@@ -35,8 +41,18 @@ def document(title: str) -> dict[str, Any]:
             **_v2_paths("/v2/models/{name}", [_NAME]),
             **_v2_paths("/v2/models/{name}/versions/{version}", [_NAME, _VERSION]),
         },
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": {**_SCHEMAS, **(_of_release(card) if card else {})}},
     }
+
+
+def _of_release(card: dict[str, Any]) -> dict[str, Any]:
+    """The schemas that a release's task changes: what an answer has besides, how bodies become inputs."""
+    answer = _object(**_PREDICTION, **card["answer_schema"])
+    answer["required"] = [name for name in answer["required"] if name != "top_k" or not card["answer_schema"]]
+    if card["task"] == "images":
+        return {"Prediction": answer}
+    given = {"type": "object", "description": "Of its own for each task."}
+    return {"Prediction": answer, "Model": _object(**_MODEL, input=_object(**_INPUT, preprocess=given))}
 
 
 _NAME = {
@@ -99,10 +115,10 @@ _BODY_ERRORS = {
 }
 
 
-def _predict() -> dict[str, Any]:
-    image = {"schema": _BINARY}
+def _predict(noun: str, media_types: list[str]) -> dict[str, Any]:
+    body = {"schema": _BINARY}
     return {
-        "summary": "Classify one image",
+        "summary": f"Answer one {noun}",
         "parameters": [
             {
                 "name": "top_k",
@@ -113,10 +129,9 @@ def _predict() -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "description": "The image file itself, or a form with the field `file`.",
+            "description": f"The {noun} itself, or a form with the field `file`.",
             "content": {
-                "image/*": image,
-                "application/octet-stream": image,
+                **dict.fromkeys([*media_types, "application/octet-stream"], body),
                 "multipart/form-data": {
                     "schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}
                 },
@@ -125,7 +140,11 @@ def _predict() -> dict[str, Any]:
         "responses": {
             "200": {"description": "What it is", "content": _json(_ref("Prediction"))},
             **_errors(
-                {**_BODY_ERRORS, 415: "Not an image", 422: "A truncated image, a form without `file`, a bad top_k"}
+                {
+                    **_BODY_ERRORS,
+                    415: f"No {noun}",
+                    422: f"A truncated or unfit {noun}, a form without `file`, a bad top_k",
+                }
             ),
         },
     }
@@ -140,7 +159,7 @@ def _v2_paths(path: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
         "schema": {"type": "integer"},
     }
     infer = {
-        "summary": "Run the net on a batch of preprocessed images",
+        "summary": "Run the net on a batch of preprocessed inputs",
         "parameters": [length],
         "requestBody": {
             "required": True,
@@ -151,7 +170,7 @@ def _v2_paths(path: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "responses": {
             "200": {
-                "description": "Probabilities, one row an image",
+                "description": "Its output, one row an input",
                 "headers": {"Inference-Header-Content-Length": {"schema": {"type": "integer"}}},
                 "content": {**_json(_ref("InferResponse")), "application/octet-stream": {"schema": _BINARY}},
             },
@@ -188,40 +207,47 @@ _FULL_TENSOR: dict[str, Any] = {
     },
 }
 _SCORE = _object(label=_TEXT, index=_WHOLE, confidence=_FRACTION)
+_PREDICTION: dict[str, Any] = {
+    "label": _TEXT,
+    "index": _WHOLE,
+    "confidence": _FRACTION,
+    "top_k": {"type": "array", "items": _SCORE},
+    "release": _TEXT,
+    "latency_ms": _NUMBER,
+}
+_INPUT: dict[str, Any] = {
+    "name": _TEXT,
+    "dtype": _TEXT,
+    "shape": _SHAPE,
+    "noun": _TEXT,
+    "media_types": {"type": "array", "items": _TEXT},
+}
+_IMAGES = _object(
+    img_size=_WHOLE,
+    resize={"type": "string", "enum": ["crop", "squash", "pad"]},
+    mean={"type": "array", "items": _NUMBER},
+    std={"type": "array", "items": _NUMBER},
+)
+_MODEL: dict[str, Any] = {
+    "slot": {"type": "string", "enum": ["asis", "tobe"]},
+    "release": _TEXT,
+    "sha256": _TEXT,
+    "md5": _TEXT,
+    "cycle": _MAYBE_WHOLE,
+    "epoch": _MAYBE_WHOLE,
+    "accuracy": _MAYBE_NUMBER,
+    "task": _TEXT,
+    "architecture": _TEXT,
+    "precision": _TEXT,
+    "runtime": {"type": "string", "enum": ["onnx", "torch"]},
+    "classes": {"type": "array", "items": _TEXT},
+    "output": _object(name=_TEXT, dtype=_TEXT, shape=_SHAPE),
+    "answer_schema": {"type": "object", "description": "JSON Schema of what an answer has besides."},
+    "loaded_at": {"type": "string", "format": "date-time"},
+}
 _SCHEMAS: dict[str, Any] = {
-    "Prediction": _object(
-        label=_TEXT,
-        index=_WHOLE,
-        confidence=_FRACTION,
-        top_k={"type": "array", "items": _SCORE},
-        release=_TEXT,
-        latency_ms=_NUMBER,
-    ),
-    "Model": _object(
-        slot={"type": "string", "enum": ["asis", "tobe"]},
-        release=_TEXT,
-        sha256=_TEXT,
-        md5=_TEXT,
-        cycle=_MAYBE_WHOLE,
-        epoch=_MAYBE_WHOLE,
-        accuracy=_MAYBE_NUMBER,
-        architecture=_TEXT,
-        precision=_TEXT,
-        runtime={"type": "string", "enum": ["onnx", "torch"]},
-        classes={"type": "array", "items": _TEXT},
-        input=_object(
-            name=_TEXT,
-            dtype=_TEXT,
-            shape=_SHAPE,
-            preprocess=_object(
-                img_size=_WHOLE,
-                resize={"type": "string", "enum": ["crop", "squash", "pad"]},
-                mean={"type": "array", "items": _NUMBER},
-                std={"type": "array", "items": _NUMBER},
-            ),
-        ),
-        loaded_at={"type": "string", "format": "date-time"},
-    ),
+    "Prediction": _object(**_PREDICTION),
+    "Model": _object(**_MODEL, input=_object(**_INPUT, preprocess=_IMAGES)),
     "Live": _object(live={"type": "boolean"}),
     "Ready": _object(ready={"type": "boolean"}, release=_TEXT),
     "Error": _object(error=_object(kind=_TEXT, message=_TEXT, hint=_TEXT)),

@@ -112,7 +112,8 @@ class _Plain:
         return Response(self._metrics.text(), headers={"content-type": CONTENT_TYPE.decode()})
 
     async def openapi(self, request: Request) -> Response:
-        return self._answer(request, document(TITLES[self._slot.name]))
+        shown = self._slot.shown
+        return self._answer(request, document(TITLES[self._slot.name], shown.card if shown else None))
 
     async def docs(self, request: Request) -> Response:
         self._metrics.count("/docs", 200)
@@ -142,15 +143,15 @@ class _Plain:
         active = self._slot.shown
         assert active is not None
         card = active.card
-        given = card["input"]
+        source, target = card["input"], card["output"]
         return self._answer(
             request,
             {
                 "name": MODEL,
                 "versions": [card["release"]],
                 "platform": "onnx_onnxv1",
-                "inputs": [{"name": "image", "datatype": "FP32", "shape": given["shape"]}],
-                "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, len(card["classes"])]}],
+                "inputs": [{"name": source["name"], "datatype": "FP32", "shape": source["shape"]}],
+                "outputs": [{"name": target["name"], "datatype": "FP32", "shape": target["shape"]}],
             },
         )
 

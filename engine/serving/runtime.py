@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
-import sys
-import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,32 +12,11 @@ from PIL import Image
 from engine.errors import Failed
 from engine.release.bundle import Release
 from engine.serving.engines import Runtime, build_engine, first_line
-from engine.tasks.images.preprocess import ImageError, Preprocess
+from engine.tasks.medium import Limits
+from engine.tasks.task import load_kind
 
-_STATUS = {"not_image": 415, "truncated": 422, "too_large": 413}
-_HINTS = {
-    "not_image": "send a JPEG, PNG, WebP, GIF, BMP or TIFF as the body or as the multipart field 'file'",
-    "truncated": "the file is damaged: send the whole image",
-    "too_large": "send a smaller image, or raise servers.max_pixels",
-}
 _RUNS_OUTSIDE_PROGRAMS = ("EPS", "WMF", "FITS")
 _WARM_RUNS = 6
-_LARGE_PIXELS = 8_000_000
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
-
-
-def give_memory_back() -> None:
-    """Return what the C library keeps of freed memory to the system (glibc; others do so by themselves)."""
-    if _TRIM is not None:
-        _TRIM(0)
-
-
-class Refusal(Exception):
-    """An input that the net cannot take: `status` is the HTTP status of the answer."""
-
-    def __init__(self, status: int, kind: str, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.status, self.kind, self.message, self.hint = status, kind, message, hint
 
 
 def prepare_decoders() -> None:
@@ -65,10 +41,12 @@ class Model:
     Args:
         release: opened with its content checked.
         max_pixels: the most pixels an image may have in its header.
+        trusted: code of one's own that the release may name as its task.
         runtime, device, window_s: as `engines.build_engine`.
 
     Raises:
-        Failed: the net does not load, or does not give finite probabilities, one a class.
+        UsageError: its task is not trusted here, or cannot be imported.
+        Failed: the net does not load, or does not give finite rows of the shape that its manifest says.
     """
 
     def __init__(
@@ -76,93 +54,79 @@ class Model:
         release: Release,
         max_pixels: int,
         *,
+        trusted: str = "images",
         runtime: Runtime = "onnx",
         device: str = "auto",
         window_s: float = 0.0,
     ) -> None:
         self.release = release
         self.manifest = release.manifest
-        self.max_pixels = max_pixels
         self.classes = self.manifest.classes
-        self._large = threading.Lock()
-        self.preprocess = Preprocess.from_dict(self.manifest.preprocess)
-        self._engine = build_engine(release, runtime, device, window_s)
-        self.shape = [3, self.preprocess.img_size, self.preprocess.img_size]
-        self._labels = [json.dumps(name, ensure_ascii=False) for name in self.classes]
-        self._release_field = json.dumps(release.id)
+        self._limits = Limits(max_pixels)
+        card = self.manifest.model_dump(include={"architecture", "classes", "preprocess"})
+        self._medium = load_kind(self.manifest.task, trusted).medium(card)
+        self._engine = build_engine(release, runtime, device, window_s, trusted=trusted)
+        self.input: dict[str, Any] = self.manifest.input
+        self.output = self.manifest.outputs()
+        self._last_field = f',"release":{json.dumps(release.id)}'
 
     def warm_up(self) -> None:
-        """Answer some images the whole way, so that no client pays for the first one.
+        """Answer some requests the whole way, so that no client pays for the first one.
 
         Raises:
-            Failed: the net gives something else than one finite probability a class.
+            Failed: the net gives something else than finite rows of the right shape.
         """
-        side = max(self.preprocess.img_size, 64)
-        noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
-        encoded = io.BytesIO()
-        Image.fromarray(noise).save(encoded, "JPEG")
+        noun, bodies = self._medium.noun, self._warm_bodies()
         for turn in range(_WARM_RUNS):
             try:
-                batch = self.preprocess(encoded.getvalue())[None]
-                found = self.probabilities(batch, alone=turn % 2 == 0)
+                given = self._medium.decode(bodies[turn % len(bodies)], self._limits)
+                found = self.run(given[None], alone=turn % 2 == 0)
             except Exception as error:  # noqa: BLE001 - as above
                 raise Failed(
-                    f"release {self.release.id[:8]} fails on a first image ({first_line(error)})",
+                    f"release {self.release.id[:8]} fails on a first {noun} ({first_line(error)})",
                     "deploy another",
                     kind="unloadable",
                 ) from None
-            if found.shape != (1, len(self.classes)) or not np.isfinite(found).all():
+            if list(found.shape[1:]) != self.output["shape"][1:] or not np.isfinite(found).all():
                 raise Failed(
                     f"release {self.release.id[:8]} gives {list(found.shape)} for {len(self.classes)} classes, "
                     "or values that are not finite",
                     "deploy another",
                     kind="unloadable",
                 )
+            self._medium.answer(found[0], given, 5)
+
+    def _warm_bodies(self) -> list[bytes]:
+        """Requests as clients send them: for images a JPEG, whose decoder should be warm too."""
+        if self._medium.noun != "image":
+            return self._medium.probes()
+        side = max(self._medium.shape[-1], 64)
+        noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+        encoded = io.BytesIO()
+        Image.fromarray(noise).save(encoded, "JPEG")
+        return [encoded.getvalue()]
 
     @property
     def in_flight(self) -> int:
         """How many requests the engine wants at once; 0: as many as there are cores."""
         return self._engine.in_flight
 
-    def probabilities(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
-        """float32 [N, 3, S, S] to float32 [N, classes], rows summing to 1."""
+    def run(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
+        """float32 [N, *input] to float32 [N, *output], as the manifest has both."""
         return self._engine(batch, alone=alone)
 
     def predict(self, content: bytes, top_k: int, *, alone: bool = False) -> Prediction:
-        """Answer an encoded image.
+        """Answer a body of the task's media type.
 
         Args:
             alone: nothing else is asked at the moment.
 
         Raises:
-            Refusal: not an image, truncated, too large.
+            InputError: another kind of file, truncated, too large.
         """
-        try:
-            batch = self._input_of(content)[None]
-        except ImageError as error:
-            raise Refusal(_STATUS[error.kind], error.kind, str(error), _HINTS[error.kind]) from None
-        row = self.probabilities(batch, alone=alone)[0]
-        order = np.argsort(-row, kind="stable")[: min(top_k, len(row))].tolist()
-        values = row[order].tolist()
-        best = [
-            f'{{"label":{self._labels[index]},"index":{index},"confidence":{value:.6g}}}'
-            for index, value in zip(order, values, strict=True)
-        ]
-        text = f'{best[0][:-1]},"top_k":[{",".join(best)}],"release":{self._release_field}'
-        return Prediction(text.encode(), order[0], values[0])
-
-    def _input_of(self, content: bytes) -> np.ndarray:
-        """The net's input; one large image at a time, and its memory is given back."""
-        try:
-            return self.preprocess(content, min(self.max_pixels, _LARGE_PIXELS))
-        except ImageError as error:
-            if error.kind != "too_large" or self.max_pixels <= _LARGE_PIXELS:
-                raise
-        with self._large:
-            try:
-                return self.preprocess(content, self.max_pixels)
-            finally:
-                give_memory_back()
+        given = self._medium.decode(content, self._limits)
+        fields, top, confidence = self._medium.answer(self._engine(given[None], alone=alone)[0], given, top_k)
+        return Prediction((fields + self._last_field).encode(), top, confidence)
 
     def card(self) -> dict[str, Any]:
         """What `/model` says of the release, beside the slot's own fields."""
@@ -174,9 +138,17 @@ class Model:
             "cycle": origin.cycle,
             "epoch": origin.epoch,
             "accuracy": origin.accuracy,
+            "task": self.manifest.task,
             "architecture": self.manifest.architecture["name"],
             "precision": self._engine.precision,
             "runtime": self._engine.name,
             "classes": self.classes,
-            "input": {**self.manifest.input, "preprocess": self.manifest.preprocess},
+            "input": {
+                **self.manifest.input,
+                "preprocess": self.manifest.preprocess,
+                "noun": self._medium.noun,
+                "media_types": list(self._medium.media_types),
+            },
+            "output": self.output,
+            "answer_schema": self._medium.answer_schema,
         }

@@ -46,6 +46,7 @@ def serve_slot(
     announce: Announce,
     *,
     device: str = "auto",
+    task: str = "images",
     shadow: ShadowSettings | None = None,
     tied: bool = False,
 ) -> int:
@@ -55,6 +56,7 @@ def serve_slot(
         announce: called with `{slot, port, state, release, pid, host, problem}` when the slot is ready and
             after each change of it.
         device: where torch runs a net, as `device.prefer`.
+        task: code of one's own that a release may name as its task, as the setting `task`.
         shadow: which of AS-IS's requests TO-BE gets too; None: none.
         tied: stop also when standard input closes (the parent holds its other end).
 
@@ -82,7 +84,7 @@ def serve_slot(
             ) from None
         stack.callback(path.unlink, missing_ok=True)
         return uvloop.run(
-            _Server(workspace, servers, name, announce, device, shadow).run(public, private, tied=tied)
+            _Server(workspace, servers, name, announce, device, task, shadow).run(public, private, tied=tied)
         )
 
 
@@ -120,12 +122,13 @@ class _Server:
         name: str,
         announce: Announce,
         device: str,
+        task: str,
         shadow: ShadowSettings | None,
     ) -> None:
         self._workspace, self._servers, self._name = workspace, servers, name
         self._shadow = Shadow(workspace, shadow, servers.host) if shadow and name == "asis" else None
         self._port = getattr(servers, name).port
-        self._announce, self._device = announce, device
+        self._announce, self._device, self._task = announce, device, task
         self._started_at = timestamp()
         self._signal = 0
         self._ready = False
@@ -138,6 +141,7 @@ class _Server:
             self._name,
             self._servers,
             device=self._device,
+            task=self._task,
             on_change=self._changed,
             on_alert=self._alert,
         )

@@ -62,6 +62,7 @@ def serve(
                 slots[0],
                 announce,
                 device=settings.device.prefer,
+                task=settings.task,
                 shadow=settings.shadow,
                 tied=tied,
             )
@@ -165,7 +166,8 @@ class _Family:
             for section in ("servers", "shadow", "device")
             for key, value in _leaves(getattr(self._settings, section).model_dump(), f"{section}.")
         ]
-        words = ["--workspace", str(self._workspace.root), "serve", slot, "--tied", "--json", *settings]
+        words = ["--workspace", str(self._workspace.root), "serve", slot, "--tied", "--json"]
+        words += [f"task={self._settings.task}", *settings]
         return [sys.executable, "-m", "engine", *words]
 
     def _environment(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from engine.config.schema import Servers
+from engine.devices.cores import available_cores
 from engine.errors import Failed, UnderstudyError
 from engine.release.bundle import release_path
 from engine.release.slots import pointer_path, read_pointer
@@ -49,6 +50,7 @@ class Slot:
     Args:
         name: "asis" or "tobe".
         device: where torch runs a net, as `device.prefer`.
+        task: code of one's own that a release may name as its task, as the setting `task`.
         on_change: called after the slot's state, release or problem changed.
         on_alert: called with a sentence when a release cannot be served or a worker died.
     """
@@ -60,11 +62,12 @@ class Slot:
         servers: Servers,
         *,
         device: str = "auto",
+        task: str = "images",
         on_change: Callable[[], None] = lambda: None,
         on_alert: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.workspace, self.name, self._servers = workspace, name, servers
-        self._device = device
+        self._device, self._task = device, task
         self.threads = servers.threads or available_cores()
         self.problem: str | None = None
         self.swaps = self.restarts = 0
@@ -288,6 +291,7 @@ class Slot:
                 "max_pixels": servers.max_pixels,
                 "runtime": servers.runtime,
                 "device": self._device,
+                "task": self._task,
                 "batch_window_ms": servers.batch_window_ms,
             }
             await link.load(release, path, timestamp(), how)
@@ -393,10 +397,3 @@ def _as_failed(error: UnderstudyError | OSError) -> UnderstudyError:
     if isinstance(error, UnderstudyError):
         return error
     return Failed(f"the slot cannot be changed ({error})", "mend it, then try again", kind="system")
-
-
-def available_cores() -> int:
-    """CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,11 +11,10 @@ import torch
 from engine.devices.detect import choose_device
 from engine.errors import Failed
 from engine.release.bundle import Release
-from engine.release.convert import CLOSENESS, golden_pixels
+from engine.release.convert import CLOSENESS, scale_of
 from engine.serving.batching import Batcher
 from engine.serving.engines import OnnxEngine, first_line
-from engine.tasks.images.models import build_model
-from engine.tasks.images.preprocess import Preprocess
+from engine.tasks.task import Kind
 
 _IN_FLIGHT = 64
 
@@ -24,6 +23,7 @@ class TorchEngine:
     """Raises Failed when the net cannot be built, or answers on the device otherwise than its release.
 
     Args:
+        kind: of the release's task.
         device: as `engine.devices.detect.choose_device`.
         window_s, most: as `Batcher`.
         accelerator_only: a device that turns out to be the CPU is refused.
@@ -32,7 +32,14 @@ class TorchEngine:
     name = "torch"
 
     def __init__(
-        self, release: Release, device: str, window_s: float, most: int, *, accelerator_only: bool = False
+        self,
+        release: Release,
+        kind: Kind,
+        device: str,
+        window_s: float,
+        most: int,
+        *,
+        accelerator_only: bool = False,
     ) -> None:
         if release.manifest.precision != "fp32":
             raise _failed(release, f"{release.manifest.precision} has no torch form")
@@ -42,7 +49,7 @@ class TorchEngine:
         self.precision = "fp32"
         self.in_flight = _IN_FLIGHT if self._device != "cpu" else 0
         try:
-            self._net = _load(release).to(self._device).eval()
+            self._net = _load(release, kind).to(self._device).eval()
             self._pinned = (
                 torch.empty((most, *release.manifest.input["shape"][1:]), pin_memory=True)
                 if self._device == "cuda"
@@ -50,20 +57,17 @@ class TorchEngine:
             )
         except Exception as error:  # noqa: BLE001 - safetensors, torch and a factory of one's own share no class
             raise _failed(release, first_line(error)) from None
-        self._check(release)
+        self._softmax = release.manifest.outputs()["name"] == "probabilities"
+        self._check(release, kind.medium(_card(release)).golden())
         self._batcher = Batcher(self._run, most, window_s)
 
     def __call__(self, batch: np.ndarray, *, alone: bool = False) -> np.ndarray:
         return self._batcher(batch)
 
-    def _check(self, release: Release) -> None:
-        """Compare with ONNX Runtime on the golden images; half precision only where it passes too."""
-
-        images = Preprocess.from_dict(release.manifest.preprocess).normalize(
-            golden_pixels(release.manifest.preprocess["img_size"])
-        )
+    def _check(self, release: Release, golden: np.ndarray) -> None:
+        """Compare with ONNX Runtime on the golden inputs; half precision only where it passes too."""
         tries = ("fp16", "fp32") if self._device in ("cuda", "mps") else ("fp32",)
-        found = passing_precision(tries, lambda one: self._run(images, one), OnnxEngine(release)(images))
+        found = passing_precision(tries, lambda one: self._run(golden, one), OnnxEngine(release)(golden))
         if found is None:
             raise _failed(release, f"it answers otherwise on {self._device} than in ONNX Runtime")
         self.precision = found
@@ -75,30 +79,32 @@ class TorchEngine:
             # One thread runs batches, and the answer is awaited below: the buffer is free again by then.
             rows = self._pinned[: len(rows)].copy_(rows)
         with torch.autocast(self._device, torch.float16, enabled=(precision or self.precision) == "fp16"):
-            logits = self._net(rows.to(self._device, non_blocking=True))
-        found: np.ndarray = torch.softmax(logits.float(), 1).cpu().numpy()
+            outputs = self._net(rows.to(self._device, non_blocking=True)).float()
+        found: np.ndarray = (torch.softmax(outputs, 1) if self._softmax else outputs).cpu().numpy()
         return found
 
 
-def _load(release: Release) -> torch.nn.Module:
+def _load(release: Release, kind: Kind) -> torch.nn.Module:
     from safetensors.torch import load
 
-    architecture = release.manifest.architecture
-    net = build_model(
-        architecture["name"], len(release.manifest.classes), settings=architecture.get("settings") or None
-    )
+    net = kind.net(_card(release))
     net.load_state_dict(load(release.weights()))
     return net
 
 
+def _card(release: Release) -> dict[str, Any]:
+    return release.manifest.model_dump(include={"architecture", "classes", "preprocess"})
+
+
 def passing_precision(tries: Sequence[str], run: Callable[[str], np.ndarray], expected: np.ndarray) -> str | None:
-    """The first precision in which `run` passes the release's check: the same class for each image, and no
-    probability further off than admission allows. None: not even the last."""
+    """The first precision in which `run` passes the release's check: the same best class for each input, and no
+    number further off than admission allows. None: not even the last."""
     for precision in tries:
         found = run(precision)
         if found.shape != expected.shape or not np.isfinite(found).all():
             continue
-        if (found.argmax(1) == expected.argmax(1)).all() and np.abs(found - expected).max() <= CLOSENESS:
+        alike = (found.argmax(1) == expected.argmax(1)).all()
+        if alike and np.abs(found - expected).max() <= CLOSENESS * scale_of(expected):
             return precision
     return None
 

@@ -22,7 +22,9 @@ from engine.release.bundle import read_release
 from engine.serving import frames
 from engine.serving.infer import infer
 from engine.serving.lifeline import die_with_parent
-from engine.serving.runtime import Model, Refusal, give_memory_back, prepare_decoders
+from engine.serving.runtime import Model, prepare_decoders
+from engine.tasks.medium import InputError
+from engine.tasks.memory import give_memory_back
 
 _LARGE_BYTES = 4 * 1024 * 1024  # one such body at a time: a JSON tensor takes ten times its size
 _OOM_LOADING, _OOM_SERVING = 800, 300
@@ -99,7 +101,7 @@ class Worker:
                 return Found(200, found.body, 1, top=found.top, confidence=found.confidence)
             rows, head, answer = infer(self._model, body, argument)
             return Found(200, answer, rows, head)
-        except Refusal as refusal:
+        except InputError as refusal:
             return Found(refusal.status, _error(refusal.kind, refusal.message, refusal.hint, kind))
         except UnderstudyError as error:
             return Found(500, _error(error.kind, error.message, error.hint, kind))
@@ -116,6 +118,7 @@ class Worker:
         model = Model(
             release,
             order["max_pixels"],
+            trusted=order["task"],
             runtime=order["runtime"],
             device=order["device"],
             window_s=order["batch_window_ms"] / 1000,
