@@ -97,7 +97,7 @@ class Pickle:
     storages: list[Any] = field(default_factory=list)  # the tuples handed to persistent_load
     foreign: set[str] = field(default_factory=set)
     hidden: bool = False  # it names something that cannot be told without running it
-    end: int = 0  # bytes up to its STOP
+    end: int = 0  # bytes up to its STOP; 0: it is damaged
 
 
 class Name(str):
@@ -181,7 +181,8 @@ def check_pickle(data: bytes) -> Pickle:
             "save it with torch.save(..., PATH), without pickle_protocol",
         )
     if found.end != len(data):
-        raise Refusal("pickle", "holds something behind the end of its pickle", _SAVE_AGAIN)
+        what = "something behind the end of its pickle" if found.end else "a damaged pickle"
+        raise Refusal("pickle", f"holds {what}", _SAVE_AGAIN)
     return found
 
 
@@ -259,8 +260,9 @@ class _Machine:
         self.stack.append(Name(str(argument).replace(" ", ".", 1)))
 
     def _instance(self, argument: Any) -> None:
+        self._named(*str(argument).split(" ", 1))
         self._to_mark()
-        self._global(argument)
+        self.stack.append(Name(str(argument).replace(" ", ".", 1)))
 
     def _stack_global(self, _: Any) -> None:
         attribute, module = self.stack.pop(), self.stack.pop()
