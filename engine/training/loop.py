@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from engine.config.schema import Training
 from engine.errors import Failed
 from engine.tasks.task import Task, steps_per_epoch
+from engine.training.distributed import ALONE, Group, share
 from engine.training.optim import build_optimizer, freeze
 from engine.training.progress import Progress
 from engine.training.schedule import learning_rate
+from engine.training.shortage import Buffers, Shortage, Torn, is_shortage, reason_of, release
 
 _MASK = (1 << 63) - 1
 BEST = ("epoch", "step", "accuracy", "top5", "f1_macro", "loss")
@@ -46,6 +48,7 @@ class Hooks:
     stop: Callable[[], bool]
     save: Callable[[], None]  # the resume state, in the middle of an epoch
     epoch_done: Callable[[dict[str, Any], bool], None]  # metrics of the epoch, whether it is the best so far
+    smaller: Callable[[dict[str, Any]], None]  # memory ran out: where, why, and how many samples go at a time now
 
 
 class Stopped(Exception):
@@ -58,6 +61,10 @@ class Trainer:
 
     Args:
         precision: `fp32`, or `bf16` or `fp16` for the forward pass.
+        group: the processes that share each batch.
+
+    `micro_batch` and `val_batch` are how many samples go through the net at a time, None for all that there are;
+    they halve when memory runs out. A step that did not fit is undone and taken again with the same samples.
     """
 
     model: nn.Module
@@ -66,8 +73,10 @@ class Trainer:
     device: str
     precision: str
     progress: Progress
+    group: Group = ALONE
     position: Position = field(default_factory=Position)
     best: dict[str, Any] | None = None
+    val_batch: int | None = None
 
     def __post_init__(self) -> None:
         self.epochs = self.settings.epochs or 1
@@ -75,10 +84,14 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         self.frozen = freeze(self.model, self.settings.freeze)
         self.optimizer = build_optimizer(self.model, self.settings, self.device)
-        self.scaler = torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
+        self.scaler = self._new_scaler()
         self.averaged = copy.deepcopy(self.model) if self.settings.ema_decay else None
         if self.averaged:
             self.averaged.requires_grad_(False)
+        self.rows = -(-min(self.settings.batch_size, self.task.train_samples) // self.group.size)
+        self.micro_batch = self.settings.micro_batch
+        self.buffers = Buffers(self.model)
+        self.net = self.group.wrap(self.model, self.device)
 
     @property
     def global_step(self) -> int:
@@ -101,28 +114,35 @@ class Trainer:
 
         Raises:
             Stopped: asked to; `position` says where.
-            Failed: the loss is no number any more.
+            Torn: memory ran out in the middle of a change of the weights.
+            Failed: the loss is no number any more, or a single sample does not fit.
         """
         while self.position.epoch < self.epochs and not self.settled:
             self._train_epoch(hooks)
             began = time.monotonic()
-            row = self._finish_epoch(hooks)
-            better = self.best is None or _rank(row) > _rank(self.best)
-            if better:
-                self.best = {name: row[name] for name in BEST if name in row}
-            self.progress.accuracy = row["accuracy"]
-            self.position = Position(self.position.epoch + 1)
-            hooks.epoch_done(row, better)
+            over = False
+            try:
+                if self.group.lead:
+                    self._finish_epoch(hooks)
+                over = True
+            finally:
+                over, self.best = self.group.told((over, self.best))
+            if not over:
+                raise Stopped
+            if not self.group.lead:
+                self.position = Position(self.position.epoch + 1)
             self.progress.epoch_over(time.monotonic() - began)
 
     def _train_epoch(self, hooks: Hooks) -> None:
-        self.model.train()
+        self.net.train()
         for module in self.frozen:
             module.training = False
-        place = self.position
-        loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device="cpu")
+        place, alone = self.position, self.group.size == 1
+        before, loss_sum = place.loss_sum, torch.tensor(0.0, dtype=torch.float64)
         if self.device != "mps":  # MPS has no float64; there the sum stays on the host
             loss_sum = loss_sum.to(self.device)
+        if alone:
+            before, loss_sum = 0.0, loss_sum + before
         batches = self.task.train_batches(
             place.epoch, self.settings.batch_size, start=place.step, workers=self.settings.num_workers
         )
@@ -130,58 +150,119 @@ class Trainer:
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:
                 count = len(batch[0])
-                loss = self._step(batch)
-                loss_sum += loss.detach().to(loss_sum.device, torch.float64) * count
+                while isinstance(loss := self._attempt(batch), Shortage):
+                    place.loss_sum = self._finite(loss_sum)
+                    self._take_less(loss, hooks)
+                loss_sum += loss.to(loss_sum.device, torch.float64) * count
                 place.step += 1
                 place.samples += count
                 now = time.monotonic()
                 self.progress.step(count, now - began)
                 began = now
-                due, stop = self.progress.due(), hooks.stop()
+                due, stop = self.progress.due(), self.group.any(hooks.stop())
                 every = self.settings.save_every_steps
                 save = bool(every) and self.global_step % every == 0 and place.step < self.steps
-                if due or stop or save or self.device == "cpu" or place.step == self.steps:
-                    place.loss_sum = self._finite(loss_sum)
+                if stop or save or place.step == self.steps:
+                    place.loss_sum = before + self.group.total(self._finite(loss_sum))
+                elif due or self.device == "cpu":
+                    # the other processes' share is taken to be like this one's until the next save
+                    place.loss_sum = before + self._finite(loss_sum) * self.group.size
                 if due:
                     self.progress.write(place.epoch + 1, place.step, place.loss_sum / place.samples)
-                if save:
+                if save and self.group.lead:
                     hooks.save()
                 if stop:
                     raise Stopped
                 began = time.monotonic()
 
-    def _step(self, batch: tuple[Tensor, ...]) -> Tensor:
+    def _attempt(self, batch: tuple[Tensor, ...]) -> Tensor | Shortage:
+        """One optimiser step; the loss, or why nothing has happened."""
+        self.buffers.keep()
+        try:
+            loss = self._gradients(batch)
+        except Exception as error:
+            if _spoils_norms(error) and self.micro_batch != self.settings.micro_batch:
+                few = f"{self.micro_batch} of {self.rows} samples at a time, fewer than its batch norms can learn from"
+                raise out_of_memory(self.device, few, reason_of(error)) from None
+            if not is_shortage(error):
+                raise
+            reason = reason_of(error)
+        else:
+            try:
+                self._apply()
+            except Exception as error:
+                if not is_shortage(error):
+                    raise
+                self.scaler = self._new_scaler()  # the old one is in the middle of a step for good
+                raise Torn(reason_of(error)) from None
+            return loss
+        self.optimizer.zero_grad(set_to_none=True)
+        self.buffers.put_back()
+        return Shortage(reason)
+
+    def _gradients(self, batch: tuple[Tensor, ...]) -> Tensor:
         step = self.global_step
         torch.manual_seed((self.settings.seed * 1_000_003 + step) & _MASK)
-        total = self.steps * self.epochs
-        rate = learning_rate(step, total, self.settings)
+        rate = learning_rate(step, self.steps * self.epochs, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         inputs, targets = self.task.prepare(self._placed(batch), training=True)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(inputs, targets)
+        return self._backward(inputs, targets)
+
+    def _backward(self, inputs: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        """Add up the gradients of the batch, a micro-batch at a time; this process's share of the batch's mean loss."""
+        count = len(inputs)
+        parts = -(-count // (self.micro_batch or count))
+        whole = torch.zeros((), device=inputs.device)
+        for number in range(parts):
+            part = share(count, number, parts)  # equal ones: a last one of a single row would spoil batch norms
+            with self.group.apart(self.net, last=number == parts - 1):
+                with self._autocast():
+                    outputs = self.net(inputs[part])
+                loss = self.task.loss(outputs.float(), tuple(target[part] for target in targets))
+                if parts > 1:
+                    loss = loss * (len(outputs) / count)
+                self.scaler.scale(loss).backward()
+            whole += loss.detach()
+        return whole
+
+    def _apply(self) -> None:
+        """Move the weights, and their average after them."""
         if self.settings.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._average(step)
-        return loss
+        self._average(self.global_step)
 
-    def _backward(self, inputs: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
-        """Add up the gradients of the batch, a micro-batch at a time; the batch's mean loss."""
-        count, size = len(inputs), self.settings.micro_batch or len(inputs)
-        whole = torch.zeros((), device=inputs.device)
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            with self._autocast():
-                outputs = self.model(inputs[part])
-            loss = self.task.loss(outputs.float(), tuple(target[part] for target in targets))
-            if size < count:
-                loss = loss * (len(outputs) / count)
-            self.scaler.scale(loss).backward()
-            whole += loss.detach()
-        return whole
+    def _take_less(self, shortage: Shortage, hooks: Hooks) -> None:
+        if self.group.size > 1:  # the others wait in the middle of the step
+            raise Torn(shortage.reason)
+        hooks.smaller(self.halve(shortage.reason))
+
+    def halve(self, reason: str, rows: int | None = None) -> dict[str, Any]:
+        """Send half as many samples through the net at a time.
+
+        Args:
+            rows: of the validation batch that did not fit; None in training.
+
+        Returns:
+            What is worth noting: where, from how many to how many, why.
+
+        Raises:
+            Failed: a single sample did not fit.
+        """
+        name = "val_batch" if rows else "micro_batch"
+        rows = rows or self.rows
+        now = min(getattr(self, name) or rows, rows)
+        if now == 1:
+            raise out_of_memory(self.device, "one sample at a time", reason)
+        setattr(self, name, now // 2)
+        release(self.device)
+        self.progress.micro_batch = self.micro_batch
+        place = {"epoch": self.position.epoch + 1, "step": self.global_step}
+        return place | {"limit": name, "before": now, "now": now // 2, "reason": reason}
 
     def _placed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(part.to(self.device, non_blocking=True) for part in batch)
@@ -199,19 +280,27 @@ class Trainer:
                 else:
                     mean.copy_(value)
 
-    def _finish_epoch(self, hooks: Hooks) -> dict[str, Any]:
+    def _finish_epoch(self, hooks: Hooks) -> None:
+        """Validate, and hand the epoch's metrics out; the position is then the next epoch's start."""
         place = self.position
         self.progress.write(place.epoch + 1, place.step, place.loss_sum / max(place.samples, 1), "validate")
         result = self.validate(hooks)
         if not math.isfinite(result["loss"]):
             raise self._diverged("the validation loss")
-        return {
+        row = {
             "epoch": place.epoch + 1,
             "step": self.global_step,
             "train_loss": place.loss_sum / max(place.samples, 1),
             **result,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "micro_batch": self.micro_batch,
         }
+        better = self.best is None or _rank(row) > _rank(self.best)
+        if better:
+            self.best = {name: row[name] for name in BEST if name in row}
+        self.progress.accuracy = row["accuracy"]
+        self.position = Position(self.position.epoch + 1)
+        hooks.epoch_done(row, better)
 
     @torch.inference_mode()
     def validate(self, hooks: Hooks) -> dict[str, Any]:
@@ -224,11 +313,32 @@ class Trainer:
             for batch in batches:
                 if hooks.stop():
                     raise Stopped
-                inputs, targets = self.task.prepare(self._placed(batch), training=False)
-                with self._autocast():
-                    outputs = model(inputs)
-                tally.add(outputs, targets)
+                while isinstance(answers := self._answers(model, batch), Shortage):
+                    hooks.smaller(self.halve(answers.reason, len(batch[0])))
+                for outputs, targets in answers:
+                    tally.add(outputs, targets)
         return tally.result()
+
+    def _answers(
+        self, model: nn.Module, batch: tuple[Tensor, ...]
+    ) -> list[tuple[Tensor, tuple[Tensor, ...]]] | Shortage:
+        """The net's outputs on a batch and their targets, in as many parts as memory asks for."""
+        count, answers = len(batch[0]), []
+        parts = -(-count // (self.val_batch or count))
+        try:
+            for number in range(parts):
+                rows = share(count, number, parts)
+                inputs, targets = self.task.prepare(self._placed(tuple(t[rows] for t in batch)), training=False)
+                with self._autocast():
+                    answers.append((model(inputs), targets))
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+            return Shortage(reason_of(error))
+        return answers
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "fp32":
@@ -249,3 +359,17 @@ class Trainer:
             + (", or training.precision=fp32" if self.precision == "fp16" else ""),
             kind="diverged",
         )
+
+
+def _spoils_norms(error: Exception) -> bool:
+    """Whether a batch norm was given a single value a channel."""
+    return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+
+
+def out_of_memory(device: str, size: str, reason: str) -> Failed:
+    """The end of a run whose smallest possible step does not fit."""
+    return Failed(
+        f"out of memory on {device} with {size} ({reason})",
+        "take a smaller data.img_size, then a smaller model, or another device",
+        kind="out_of_memory",
+    )

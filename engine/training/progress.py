@@ -40,6 +40,7 @@ class Progress:
         self.folder, self.say, self.memory_bytes = folder, say, memory_bytes
         self.epochs, self.steps, self.batch_size, self.unit = epochs, steps, batch_size, unit
         self.accuracy: float | None = None
+        self.micro_batch: int | None = None
         self.tell: Callable[[dict[str, Any]], None] = lambda row: None  # who looks on
         self.samples = 0
         self.train_s = 0.0
@@ -92,6 +93,8 @@ class Progress:
             "samples_per_s": round(rate, 2) if rate else None,
             "eta_s": round(left, 1) if left is not None else None,
             "memory_bytes": self.memory_bytes(),
+            "batch_size": self.batch_size,
+            "micro_batch": self.micro_batch,
             "updated_at": timestamp(),
         }
         write_quickly(self.folder.progress, row)

@@ -111,6 +111,20 @@ class Record:
         assert self.trainer
         save_state(self.folder, self.trainer, self._seconds())
 
+    def smaller(self, shortage: dict[str, Any]) -> None:
+        """Memory ran out and fewer samples go at a time from here on; a resume keeps to that."""
+        assert self.trainer
+        batch = self.trainer.rows if shortage["limit"] == "micro_batch" else "validation"
+        kept = f", gradients added up to the batch of {batch}" if shortage["limit"] == "micro_batch" else ""
+        self.say(
+            f"out of memory at epoch {shortage['epoch']}, step {shortage['step']} ({shortage['reason']}):"
+            f" going on with {shortage['now']} samples at a time instead of {shortage['before']}{kept};"
+            " the same samples are taken again"
+        )
+        self.manifest["shortages"] = [*self.manifest.get("shortages", []), shortage | {"at": timestamp()}]
+        self.note(micro_batch=self.trainer.micro_batch)
+        self.save_state()
+
     def complete(self) -> None:
         assert self.trainer
         assert self.trainer.best

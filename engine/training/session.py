@@ -13,11 +13,13 @@ from engine.checkpoints.foreign import adopt
 from engine.config import Settings
 from engine.devices.detect import ChosenDevice, choose_device
 from engine.errors import UsageError
+from engine.tasks.report import refuse, sentences
 from engine.tasks.task import Task, load_task, steps_per_epoch
 from engine.training.loop import Hooks, Stopped, Trainer
 from engine.training.progress import Progress
 from engine.training.record import Record
 from engine.training.runs import RunFolder
+from engine.training.shortage import Torn
 from engine.training.signals import StopRequest
 from engine.training.state import load_state, restore
 
@@ -67,13 +69,28 @@ class Session:
             restore(trainer, state)
         self._introduce(trainer, chosen, precision, resumed=state is not None)
         self.record.follow(trainer, float(state["elapsed_s"]) if state else 0.0)
+        if not state:
+            self.record.save_state()  # from here on there is a whole state to go back to
         try:
-            trainer.run(Hooks(lambda: bool(self.stop), self.record.save_within, self._epoch_done))
+            self._run(trainer)
         except (Stopped, KeyboardInterrupt) as error:
             if isinstance(error, Stopped):  # a second Ctrl-C may have cut a step in two: nothing to save
                 self.record.save_state()
             raise
         self.record.complete()
+
+    def _run(self, trainer: Trainer) -> None:
+        hooks = Hooks(lambda: bool(self.stop), self.record.save_within, self._epoch_done, self.record.smaller)
+        while True:
+            try:
+                trainer.run(hooks)
+                return
+            except Torn as torn:
+                shortage = trainer.halve(str(torn))
+            state = load_state(self.folder)
+            assert state
+            restore(trainer, state | {"micro_batch": trainer.micro_batch})
+            self.record.smaller(shortage)
 
     def _epoch_done(self, row: dict[str, Any], better: bool) -> None:
         self.record.epoch_done(row, better)
@@ -90,20 +107,10 @@ class Session:
         task = load_task(self.manifest["task"], self.settings, looked)
         report = task.report
         self.record.report(report)
-        bad = report["checked"] - report["ok"]
-        if bad:
-            kinds = ("corrupt", "empty", "mislabelled", "duplicates")
-            counts = ", ".join(f"{report[kind]} {kind}" for kind in kinds if report[kind])
-            first = report["left_out"][0]
-            if strict:
-                raise UsageError(
-                    f"{bad} of {report['checked']} files cannot be trained on ({counts})",
-                    f"see {self.folder.report}; the first is {first['path']}: {first['reason']}",
-                    kind="bad_data",
-                )
-            self.say(f"left out {bad} of {report['checked']} files ({counts}), each named in {self.folder.report}")
-        for warning in report["warnings"]:
-            self.say(f"note: {warning}")
+        if strict:
+            refuse(report)
+        for line in sentences(report, self.folder.report):
+            self.say(line)
         if state and state["fingerprint"] != task.fingerprint:
             raise UsageError(
                 "the data has changed since this run began",

@@ -33,6 +33,8 @@ def save_state(folder: RunFolder, trainer: Trainer, elapsed_s: float) -> None:
         "loss_sum": place.loss_sum,
         "samples": place.samples,
         "best": trainer.best,
+        "micro_batch": trainer.micro_batch,
+        "val_batch": trainer.val_batch,
         "elapsed_s": elapsed_s,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
@@ -63,4 +65,6 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.scaler.load_state_dict(state["scaler_state_dict"])
     trainer.position = Position(state["epoch"], state["step"], state["loss_sum"], state["samples"])
     trainer.best = state["best"]
+    trainer.micro_batch = trainer.progress.micro_batch = state.get("micro_batch", trainer.micro_batch)
+    trainer.val_batch = state.get("val_batch")
     trainer.progress.accuracy = state["best"]["accuracy"] if state["best"] else None

@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from engine.config import Settings
 from engine.errors import Failed, Interrupted, UnderstudyError, UsageError
 from engine.store.clock import timestamp
@@ -19,6 +17,7 @@ from engine.training.progress import ProcessMemory
 from engine.training.record import Record
 from engine.training.runs import FIELDS, RunFolder, process_identity
 from engine.training.session import Session
+from engine.training.shortage import is_shortage
 from engine.training.signals import stop_requests
 
 
@@ -78,7 +77,7 @@ def train(
             ) from error
         except UsageError as error:
             began = folder.last.exists() or not fresh
-            if began or keep_folder or error.kind == "bad_data":
+            if began or keep_folder:
                 record.close("failed", str(error))
             else:
                 record.give_back_cycle()
@@ -86,7 +85,7 @@ def train(
             raise
         except Exception as error:
             record.close("failed", str(error) or type(error).__name__, getattr(error, "kind", None))
-            if isinstance(error, UnderstudyError | AssertionError) or not _out_of_memory(error):
+            if isinstance(error, UnderstudyError) or not is_shortage(error):
                 raise
             raise Failed(
                 f"out of memory on {manifest['device']} with batches of {settings.training.batch_size}",
@@ -101,7 +100,3 @@ def result_of(manifest: dict[str, Any]) -> dict[str, Any]:
     names = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint")
     figures = ("samples_per_s", "unit", "peak_memory_bytes", "seconds_s", "error")
     return {name: manifest.get(name) for name in names + figures}
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error)

@@ -1,0 +1,112 @@
+"""The processes of one run: one a GPU, over one machine or several, as torchrun starts them.
+
+Every process holds the whole net and takes its share of the rows of each batch; DistributedDataParallel adds up
+the gradients. The first process alone validates, saves and speaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+_PATIENCE = timedelta(days=7)  # the others wait while the first validates
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process is number `rank` of the run's `size`."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def lead(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, net: nn.Module, device: str) -> nn.Module:
+        """The net with its gradients averaged over the group."""
+        if self.size == 1:
+            return net
+        places = [torch.cuda.current_device()] if device == "cuda" else None
+        return nn.parallel.DistributedDataParallel(net, device_ids=places)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in one of the processes; all of them must ask."""
+        if self.size == 1:
+            return flag
+        word = torch.tensor(int(flag))
+        dist.all_reduce(word, dist.ReduceOp.MAX, group=_control())
+        return bool(word)
+
+    def total(self, value: float) -> float:
+        """The sum over the processes, all of which must ask."""
+        if self.size == 1:
+            return value
+        word = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(word, group=_control())
+        return float(word)
+
+    def told(self, value: Any) -> Any:
+        """The first process's value, in all of them."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=_control())
+        return box[0]
+
+    @contextlib.contextmanager
+    def apart(self, net: nn.Module, *, last: bool) -> Iterator[None]:
+        """For all micro-batches of a step but the last: gradients stay with their process."""
+        if self.size == 1 or last:
+            yield
+            return
+        with net.no_sync():  # type: ignore[operator]
+            yield
+
+
+def share(rows: int, number: int, parts: int) -> slice:
+    """Part `number` of so many rows: equal parts, the first ones a row larger where it does not divide."""
+    each, more = divmod(rows, parts)
+    start = number * each + min(number, more)
+    return slice(start, start + each + (number < more))
+
+
+ALONE = Group()
+_controls: list[dist.ProcessGroup] = []
+
+
+def _control() -> dist.ProcessGroup:
+    """Words between processes go over gloo, on the CPU: they wait for no GPU."""
+    return _controls[0]
+
+
+def launched() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Group]:
+    """Take part in the group that torchrun's environment names.
+
+    Args:
+        device: where the nets will be; the process's own GPU is chosen here.
+    """
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = {"cuda": "nccl", "xpu": "xccl"}.get(device, "gloo")
+    dist.init_process_group(backend)
+    _controls.append(dist.new_group(backend="gloo", timeout=_PATIENCE))
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        _controls.clear()
+        dist.destroy_process_group()
