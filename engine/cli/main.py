@@ -29,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show or follow the log of a slot, of sync or of a run."),
     "train": ("train", "Train a model; best and last are kept, and it can be resumed."),
     "runs": ("train", "Training runs, newest first."),
+    "trackers": ("trackers", "Which trackers are on; tell MLflow's registry what the slots hold."),
+    "data": ("data", "Check the data of a training: files, classes, duplicates, splits."),
     "go": ("go", "The Go policy network: parse games, train, play."),
     "sync": ("sync", "Look at the source; take a changed checkpoint to TO-BE."),
     "cron": ("cron", "The schedule of sync in the crontab."),

@@ -71,6 +71,7 @@ def deploy(session: Session, words: list[str], new_classes: bool, reason: str | 
     }
     if done.changed:
         notify(session.workspace, session.settings, "deployed", _deployed_message(session, path, done))
+        session.tell_registry()
     session.emit(result, lambda value: _deployed(value, session.settings.port("tobe")))
 
 
@@ -100,6 +101,7 @@ def promote(
         result["pruned"] = prune_if_asked(session.workspace, session.settings)
         text = messages.promoted_message(result, port=session.settings.port("asis"))
         notify(session.workspace, session.settings, "promoted", text)
+        session.tell_registry()
     session.emit(result, _promoted)
 
 
@@ -114,6 +116,7 @@ def rollback(session: Session, words: list[str], wait: bool) -> None:
     if result["changed"]:
         text = messages.rolled_back_message(result, port=session.settings.port("asis"))
         notify(session.workspace, session.settings, "rolled_back", text)
+        session.tell_registry()
     session.emit(result, _restored)
 
 

@@ -78,6 +78,7 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
         from engine.release.prune import prune_if_asked
 
         result["pruned"] = prune_if_asked(session.workspace, session.settings)
+        session.tell_registry()
     _notify(session, news, result if result["deployed"] else None)
     return result
 

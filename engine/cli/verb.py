@@ -93,6 +93,13 @@ class Session:
 
         flush_beside(root, self.engine_command("notify", "--flush"))
 
+    def tell_registry(self) -> None:
+        """Where MLflow tracks: have its registry follow the slots, in a process that nobody waits for."""
+        if "mlflow" in self.settings.training.trackers:
+            from engine.notify.flusher import start_apart
+
+            start_apart(self.engine_command("trackers", "register"))
+
     def engine_command(self, *words: str) -> list[str]:
         """The command line of an engine child with this session's config, workspace and overrides."""
         command = [sys.executable, "-m", "engine", "--workspace", str(self.settings.workspace)]

@@ -27,8 +27,13 @@ def flush_beside(workspace: Workspace, command: Sequence[str]) -> bool:
     """Start `command` (`engine notify --flush`) when a message is due; whether it was started."""
     if not outbox.due(workspace):
         return False
-    subprocess.Popen(command, **_APART)
+    start_apart(command)
     return True
+
+
+def start_apart(command: Sequence[str]) -> None:
+    """Start a process that outlives this one and that nobody waits for."""
+    subprocess.Popen(command, **_APART)
 
 
 def keep_flushing(workspace: Workspace, command: Sequence[str], every_s: float = _EVERY_S) -> threading.Event:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, Param
@@ -23,7 +24,7 @@ class MLflow:
         self._client = MlflowClient(tracking_uri=what["mlflow_uri"])
 
     def started(self, manifest: dict[str, Any]) -> None:
-        experiment = experiment_id(self._client, self._what["project"])
+        experiment = experiment_id(self._client, self._what["project"], artifact_place(self._what["mlflow_uri"]))
         place = f"{socket.gethostname()}:{self._what['folder']}"
         found = self._client.search_runs([experiment], f"tags.understudy_folder = '{place}'", max_results=1)
         if found:
@@ -59,7 +60,14 @@ class MLflow:
             self._client.log_batch(self._run, metrics=metrics)
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
-    """The experiment of this name, made if it is not there."""
+def experiment_id(client: MlflowClient, name: str, artifacts: str | None = None) -> str:
+    """The experiment of this name, made if it is not there; `artifacts`: where its files go, else MLflow's choice."""
     found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name))
+    return str(found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts))
+
+
+def artifact_place(uri: str) -> str | None:
+    """Where a database of our own keeps files: beside it. A server knows its own place."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").absolute().as_uri()
