@@ -23,6 +23,8 @@ from engine.protocol.messages import (
     SourceState,
 )
 from engine.protocol.road import (
+    SWEEP_ROWS,
+    SWEEPS,
     Ab,
     Backup,
     Bake,
@@ -44,12 +46,16 @@ from engine.protocol.road import (
     Slot,
     Slots,
     SlotState,
+    Sweep,
+    SweepRun,
 )
 
 __all__ = [
     "KINDS",
     "NEWEST",
     "OLDEST",
+    "SWEEPS",
+    "SWEEP_ROWS",
     "VERSION",
     "Ab",
     "Backup",
@@ -88,6 +94,8 @@ __all__ = [
     "Slots",
     "Source",
     "SourceState",
+    "Sweep",
+    "SweepRun",
     "encode",
     "from_json",
     "parse",

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SWEEPS = 20
+SWEEP_ROWS = 50
+
 SlotState = Literal["live", "loading", "empty", "down"]
 BakeState = Literal["watching", "passed", "alarm", "rolled_back"]
 
@@ -45,11 +48,51 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRun:
+    """One run of a sweep; `overrides` are those in which the runs differ, `rank` is 1 for the best."""
+
+    n: int
+    status: str  # waiting, running, completed, interrupted, failed, lost
+    rank: int | None = None
+    overrides: list[str] = field(default_factory=list)
+    accuracy: float | None = None
+    f1_macro: float | None = None
+    loss: float | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    seconds_s: float | None = None
+    device: str | None = None
+    checkpoint: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A grid of runs, ranked by `metric`: `runs` holds the first `SWEEP_ROWS` of `total`, the best first.
+
+    `done` counts the completed ones, `failed` those that failed or were lost.
+    """
+
+    sweep: str
+    state: str  # waiting, running, completed, interrupted, failed, lost
+    done: int = 0
+    failed: int = 0
+    total: int = 0
+    metric: str = "f1_macro"
+    best: SweepRun | None = None
+    runs: list[SweepRun] = field(default_factory=list)
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """Trainings, newest first."""
+    """Trainings, newest first, and the newest `SWEEPS` sweeps; the runs of a sweep stand there alone."""
 
     runs: list[Run] = field(default_factory=list)
     total: int = 0
+    sweeps: list[Sweep] = field(default_factory=list)
+    sweeps_total: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

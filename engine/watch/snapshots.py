@@ -17,6 +17,8 @@ from engine.config import Settings
 from engine.errors import Failed, UnderstudyError
 from engine.protocol import (
     NEWEST,
+    SWEEP_ROWS,
+    SWEEPS,
     Ab,
     Backup,
     Bake,
@@ -37,6 +39,7 @@ from engine.protocol import (
     Slot,
     Slots,
     SlotState,
+    Sweep,
     from_json,
 )
 from engine.release.backups import find_backups
@@ -46,6 +49,7 @@ from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import now, parse
 from engine.store.files import read_json
 from engine.store.workspace import SLOTS, Workspace
+from engine.training import sweeps
 from engine.training.runs import RunFolder, describe_run, read_metrics
 
 T = TypeVar("T")
@@ -136,7 +140,23 @@ def read_run(workspace: Workspace, name: str) -> Run:
 def read_runs(workspace: Workspace, newest: int = NEWEST) -> Runs:
     """The newest runs, and how many there are."""
     names = run_names(workspace)
-    return Runs(runs=[read_run(workspace, name) for name in names[:newest]], total=len(names))
+    swept = sweeps.sweep_names(workspace)
+    return Runs(
+        runs=[read_run(workspace, name) for name in names[:newest]],
+        total=len(names),
+        sweeps=[read_sweep(workspace, name) for name in swept[: min(newest, SWEEPS)]],
+        sweeps_total=len(swept),
+    )
+
+
+def read_sweep(workspace: Workspace, name: str) -> Sweep:
+    """One sweep with its first rows; one that cannot be read says so as its state."""
+    least = {"sweep": name, "state": "damaged"}
+    try:
+        found = sweeps.read_sweep(sweeps.find_sweep(workspace, name))
+    except (UnderstudyError, OSError, LookupError, TypeError):
+        return Sweep(**least)
+    return _lenient(Sweep, {**found, "runs": found["runs"][:SWEEP_ROWS]}, least)
 
 
 def read_progress(workspace: Workspace, runs: list[Run]) -> Progress:

@@ -17,6 +17,7 @@ from engine.devices.sample import Sampler
 from engine.errors import UnderstudyError
 from engine.protocol import (
     NEWEST,
+    SWEEPS,
     Backup,
     Device,
     Devices,
@@ -25,10 +26,13 @@ from engine.protocol import (
     Run,
     Runs,
     Slots,
+    Sweep,
 )
 from engine.release.control import slot_stats
 from engine.release.slots import pointer_path
 from engine.store.workspace import SLOTS, Workspace
+from engine.training.runs import MULTIRUN
+from engine.training.sweeps import sweep_names
 from engine.watch import snapshots
 from engine.watch.checkpoints import CheckpointLister
 from engine.watch.eventtail import EventTail
@@ -188,6 +192,7 @@ class FileSource:
         self._kept: dict[str, tuple[Any, Any]] = {}
         self._events = EventTail(workspace.events)
         self._runs: dict[str, tuple[Any, Run]] = {}
+        self._sweeps: dict[str, tuple[Any, Sweep]] = {}
 
     def look(self) -> dict[str, Any]:
         workspace, settings = self._workspace, self._settings
@@ -259,4 +264,17 @@ class FileSource:
                 kept = (mark, snapshots.read_run(self._workspace, name))
             found[name] = kept
         self._runs = found
-        return Runs(runs=[run for _, run in found.values()], total=len(names))
+        swept = sweep_names(self._workspace)
+        return Runs(
+            runs=[run for _, run in found.values()],
+            total=len(names),
+            sweeps=[self._read_sweep(name) for name in swept[:SWEEPS]],
+            sweeps_total=len(swept),
+        )
+
+    def _read_sweep(self, name: str) -> Sweep:
+        kept = self._sweeps.get(name)
+        mark = signature([self._workspace.root / MULTIRUN / name / "sweep.json"])
+        if kept is None or kept[0] != mark or kept[1].state in ("waiting", "running"):
+            self._sweeps[name] = kept = (mark, snapshots.read_sweep(self._workspace, name))
+        return kept[1]
