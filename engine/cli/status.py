@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -12,6 +13,7 @@ from engine.protocol import Run, Slot, to_json
 from engine.release.control import slot_stats
 from engine.store.clock import now, parse
 from engine.store.workspace import SLOTS, TITLES
+from engine.training.alerts import check_runs
 from engine.watch import snapshots
 from engine.watch.advice import MISSED, advise
 from engine.watch.candidates import source_has_candidates
@@ -29,6 +31,7 @@ def status(session: Session) -> None:
     gate = snapshots.read_gate(workspace, settings)
     health = snapshots.read_health(workspace, settings, gate)
     runs = snapshots.read_runs(workspace, RUNS)
+    health = replace(health, alerts=check_runs(workspace, settings))
     fresh = slots.asis.release is None and slots.tobe.release is None
     has_candidates = fresh and source_has_candidates(settings)
     advice = advise(slots, health, runs.runs, checkpoints=has_candidates)
@@ -44,6 +47,7 @@ def status(session: Session) -> None:
         "missed_looks": health.missed_looks,
         "locks": to_json(health.locks),
         "unfinished": health.unfinished,
+        "alerts": health.alerts,
         "next": to_json(advice),
         "workspace": str(workspace.root),
     }
@@ -65,6 +69,7 @@ def status(session: Session) -> None:
         if health.held:
             held = health.held
             facts.append(("held", f"since {age(held.since)} by {held.by}{_because(held.reason)}"))
+        facts += [("alert", text) for text in health.alerts]
         facts += [("busy", f"{lock.purpose} (pid {lock.pid}) since {age(lock.since)}") for lock in health.locks]
         facts.append(("next", advice.text))
         return "\n".join([*parts, "", table(facts)])

@@ -12,6 +12,7 @@ from engine.errors import UnderstudyError, UsageError
 from engine.store.logfile import log_path
 from engine.sync.sync import NothingAdmissible
 from engine.sync.sync import sync as look
+from engine.training.alerts import check_runs
 
 
 @click.command(cls=Verb)
@@ -59,6 +60,8 @@ def _pin(session: Session, fingerprint: str, dry_run: bool) -> None:
 
 def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
     news: list[tuple[str, str, str]] = []
+    if not dry_run:
+        check_runs(session.workspace, session.settings)  # cron comes by even where nobody watches
     try:
         result = look(
             session.workspace,

@@ -19,9 +19,11 @@ from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from engine.training.progress import clock
 from engine.training.runs import RunFolder, describe_run, list_running_folders, second_metric
+from engine.training.sweeps import list_sweeps
 
 _DAYS = 7  # a run that died longer ago is nobody's news
 _PAUSE_S = 5.0
+_SWEEPS = 20  # an older one that died is nobody's news
 
 
 class RunAlerts:
@@ -87,6 +89,12 @@ def check_runs(workspace: Workspace, settings: Settings) -> list[str]:
             continue  # somebody else looks at this moment, or the file is damaged: `runs` shows it
         if trouble:
             found.append(trouble)
+    for sweep in list_sweeps(workspace, _SWEEPS):
+        try:
+            if trouble := _check_sweep(workspace, settings, sweep):
+                found.append(trouble)
+        except (UnderstudyError, OSError, ValueError):
+            continue
     return found
 
 
@@ -101,8 +109,8 @@ def check_run(workspace: Workspace, settings: Settings, folder: RunFolder) -> st
         return None
     state, text = "", ""
     if entry["status"] == "lost":
-        if time.time() - folder.manifest.stat().st_mtime > _DAYS * 86400:
-            return None
+        if folder.swept or time.time() - folder.manifest.stat().st_mtime > _DAYS * 86400:
+            return None  # a sweep tells of its runs' ends
         state, text = "lost", str(entry["error"])
     elif silence := stalled_s(folder, entry.get("progress"), settings):
         state, text = "stalled", f"no step for {clock(silence)}"
@@ -112,6 +120,23 @@ def check_run(workspace: Workspace, settings: Settings, folder: RunFolder) -> st
             return f"{_key(folder)}: {text}"
         clear_alert(workspace, settings, _key(folder), f"{_key(folder)} goes on")
     return None
+
+
+def _check_sweep(workspace: Workspace, settings: Settings, sweep: dict[str, Any]) -> str | None:
+    """The same for a sweep whose process is gone; its runs have stopped by themselves."""
+    key = f"sweep {sweep['sweep']}"
+    if sweep["state"] == "running":
+        with hold(workspace.lock("alerts-runs"), "tell of a sweep"):
+            clear_alert(workspace, settings, key, f"{key} goes on")
+        return None
+    began = parse(sweep["started_at"])
+    if sweep["state"] != "lost" or (now() - began).total_seconds() > _DAYS * 86400:
+        return None
+    text = f"its process (pid {sweep['pid']}) ended without a word, {sweep['done']} of {sweep['total']} runs done"
+    fix = f"go on with: python -m engine train --multirun --resume {sweep['sweep']}"
+    with hold(workspace.lock("alerts-runs"), "tell of a sweep"):
+        raise_alert(workspace, settings, key, "lost", f"{key} has died", text, fix)
+    return f"{key}: {text}"
 
 
 def stalled_s(folder: RunFolder, progress: dict[str, Any] | None, settings: Settings) -> float | None:
@@ -143,10 +168,14 @@ def finished_message(manifest: dict[str, Any]) -> str:
 
 def tell_of_sweep(workspace: Workspace, settings: Settings, text: str, trouble: str | None, sweep: str) -> None:
     """A sweep has ended: one message, and an alert where runs of it failed."""
-    if trouble:
-        raise_alert(
-            workspace, settings, f"sweep {sweep}", "failed", f"sweep {sweep}", trouble, "see: train.log of each"
-        )
+    with hold(workspace.lock("alerts-runs"), "tell of a sweep", wait=True, timeout_s=_PAUSE_S):
+        key = f"sweep {sweep}"
+        if trouble:
+            raise_alert(
+                workspace, settings, key, "failed", f"{key}: runs failed", trouble, "see: train.log of each"
+            )
+        else:
+            clear_alert(workspace, settings, key, f"{key} is completed")
     notify(workspace, settings, "trained", text)
 
 

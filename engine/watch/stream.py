@@ -30,6 +30,7 @@ from engine.protocol import (
 )
 from engine.store.clock import timestamp
 from engine.store.workspace import Workspace
+from engine.training.alerts import check_runs
 from engine.watch.advice import advise
 from engine.watch.remote import RemoteHost
 from engine.watch.sources import (
@@ -62,6 +63,7 @@ class _Heard:
 
 
 _GPU_LATER_S = 0.4
+_RUNS_S = 5.0
 
 
 class Stream:
@@ -134,10 +136,12 @@ class _Watch:
         self._parts: dict[tuple[str, str], _Heard] = {}  # kinds of a source that cannot be read, by both names
         self._remote = [RemoteHost(name, host) for name, host in hosts.items()]
         self._latest: dict[str, Any] = {}
+        self._alerts: list[str] = []
 
     def run(self, ends: Callable[[], bool]) -> None:
         for worker in self._workers:
             worker.start()
+        threading.Thread(target=self._look_at_runs, name="alerts", daemon=True).start()
         if self._remote:
             threading.Thread(target=self._follow_remote, name="remote", daemon=True).start()
         try:
@@ -224,13 +228,19 @@ class _Watch:
             Source(name=f"host {host.name}", state=host.state, since=host.since, detail=host.detail)
             for host in self._remote
         ]
-        full = replace(health, sources=sources, beat_s=BEAT_S)
+        full = replace(health, sources=sources, beat_s=BEAT_S, alerts=[*self._alerts, *health.alerts])
         if slots is None:
             return full
         runs = self._latest.get("runs", Runs()).runs
         known = self._latest.get("checkpoints", Checkpoints())
         waiting = any(one.state == "new" for one in known.checkpoints)
         return replace(full, next=advise(slots, full, runs, checkpoints=waiting))
+
+    def _look_at_runs(self) -> None:
+        """Tell of runs that died or stand still; a message may take its time, so in a thread of its own."""
+        while True:
+            time.sleep(max(_RUNS_S, self._interval_s))
+            self._alerts = check_runs(self._workspace, self._settings)
 
     def _follow_remote(self) -> None:
         async def follow(host: RemoteHost) -> None:

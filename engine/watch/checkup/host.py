@@ -22,6 +22,7 @@ from engine.release.child import layers
 from engine.store.clock import now, parse
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
+from engine.training.alerts import check_runs
 from engine.watch.advice import MISSED
 from engine.watch.checkup.check import Check, size
 from engine.watch.remote import RemoteHost, sample_all
@@ -103,6 +104,12 @@ def devices(workspace: Workspace) -> Iterator[Check]:
         yield Check("devices", f"no GPU is visible; {shown}", "note")
     else:
         yield Check("devices", shown)
+
+
+def runs(workspace: Workspace, settings: Settings) -> Iterator[Check]:
+    """Trainings that died without a word or stand still; finding one also tells of it."""
+    for trouble in check_runs(workspace, settings):
+        yield Check("training", trouble, "warn", "see: python -m engine runs")
 
 
 def sandbox() -> Iterator[Check]:

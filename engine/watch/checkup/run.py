@@ -26,6 +26,7 @@ def run_checks(workspace: Workspace, loaded: Loaded) -> Iterator[Check]:
         ("locks", lambda: host.locks(workspace)),
         ("messages", lambda: host.secrets(settings, loaded)),
         ("sandbox", host.sandbox),
+        ("runs", lambda: host.runs(workspace, settings)),
         ("devices", lambda: host.devices(workspace)),
         ("hosts", lambda: host.hosts(settings)),
         ("clock", lambda: host.clock(workspace)),
