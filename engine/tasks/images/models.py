@@ -27,12 +27,13 @@ class Stem(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        stride = 1 if min(int(x.shape[-2]), int(x.shape[-1])) < SMALL_SIDE else 2
-        return F.relu(self.norm(F.conv2d(x, self.conv.weight, None, stride, 1)))
+        small = min(int(x.shape[-2]), int(x.shape[-1])) < SMALL_SIDE
+        y = F.conv2d(x, self.conv.weight, None, 1, 1) if small else self.conv(x)
+        return F.relu(self.norm(y))
 
 
 class Separable(nn.Module):
