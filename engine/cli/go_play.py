@@ -13,10 +13,15 @@ from engine.cli.verb import Session, Verb, table
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
+    from engine.release.bundle import Release
     from engine.tasks.go.board import GoBoard
     from engine.tasks.go.player import Player, Suggestion
 
-_CHECKPOINT = click.option("--checkpoint", metavar="C", help="A checkpoint file (default: the newest best).")
+_CHECKPOINT = click.option(
+    "--checkpoint",
+    metavar="C",
+    help="A checkpoint file or a release (default: AS-IS's net, else the newest best).",
+)
 _MARKS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -93,17 +98,38 @@ def go_gtp(session: Session, checkpoint: str | None) -> None:
 
 
 def _player(session: Session, checkpoint: str | None) -> tuple[Player, int]:
-    from engine.checkpoints.files import CARD, load_checkpoint_file
     from engine.tasks.go.player import Player
+
+    path = Path(checkpoint).expanduser() if checkpoint else None
+    release = None if path and path.exists() else _release(session, checkpoint)
+    if release is not None:
+        from engine.tasks.go.weights import net_of_onnx
+
+        if release.manifest.task != "go":
+            raise UsageError(f"release {release.id[:8]} is no Go network", "name one with --checkpoint")
+        return Player(net_of_onnx(release.onnx())), int(release.manifest.preprocess["board_size"])
+    from engine.checkpoints.files import CARD, load_checkpoint_file
     from engine.tasks.go.weights import net_of_checkpoint
 
-    path = Path(checkpoint).expanduser() if checkpoint else _newest_best(session)
-    try:
-        content = load_checkpoint_file(path)
-    except FileNotFoundError:
-        raise UsageError(f"no checkpoint {path}", "see: python -m engine checkpoints") from None
+    path = path or _newest_best(session)
+    content = load_checkpoint_file(path)
     net, size = net_of_checkpoint(content, content.get(CARD), str(path))
     return Player(net), size
+
+
+def _release(session: Session, name: str | None) -> Release | None:
+    """The release that is named; without a name AS-IS's, or None where it holds no Go network."""
+    from engine.release.bundle import read_release, release_path, resolve_release
+    from engine.release.slots import open_slot
+
+    if name is None:
+        release = open_slot(session.workspace, "asis")
+        return release if release and release.manifest.task == "go" else None
+    try:
+        identity = resolve_release(session.workspace, name)
+    except UsageError as error:
+        raise UsageError(f"no checkpoint and no release {name}", error.hint, kind="not_found") from None
+    return read_release(release_path(session.workspace, identity), expect=identity)
 
 
 def _newest_best(session: Session) -> Path:
@@ -122,8 +148,7 @@ def _empty(size: int) -> GoBoard:
 
 
 def _board_of(path: Path, number: int | None) -> GoBoard:
-    from engine.tasks.go.board import GoBoard
-    from engine.tasks.go.records import BadRecord, read_record
+    from engine.tasks.go.records import BadRecord, board_of, read_record
 
     try:
         record = read_record(sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes())
@@ -133,14 +158,7 @@ def _board_of(path: Path, number: int | None) -> GoBoard:
         raise UsageError(f"{path}: {error}", "name the SGF file of one game") from None
     if number is not None and number > len(record.moves):
         raise UsageError(f"{path} has {len(record.moves)} moves", "choose a smaller --move")
-    board = GoBoard(record.size, record.komi)
-    board.place([(int(colour), int(point)) for colour, point in record.setup])
-    moves = record.moves[:number].tolist()
-    if moves:
-        board.to_play = moves[0][0]
-    for colour, point in moves:
-        board.play(point, colour)
-    return board
+    return board_of(record, number)
 
 
 def _drawn(board: GoBoard, found: list[Suggestion], ascii_only: bool) -> str:

@@ -17,6 +17,11 @@ _HOSHI = {9: (2, 4, 6), 13: (3, 6, 9), 19: (3, 9, 15)}
 _FIXED = ((-1, -1), (1, 1), (1, -1), (-1, 1), (0, -1), (0, 1), (-1, 0), (1, 0))
 
 
+def point_names(size: int) -> list[str]:
+    """A class for each point, row 0 at the bottom: A1, B1, ..."""
+    return [f"{COLUMNS[column]}{row + 1}" for row in range(size) for column in range(size)]
+
+
 class GoBoard:
     """A game: its position, whose turn it is, and the moves that led to it.
 
@@ -74,8 +79,11 @@ class GoBoard:
             )
         )
 
-    def play(self, point: int, colour: int | None = None) -> None:
+    def play(self, point: int, colour: int | None = None, *, recorded: bool = False) -> None:
         """Play a stone, or pass.
+
+        Args:
+            recorded: a move of a record that was checked by its own rules, which may allow suicide and superko.
 
         Raises:
             UsageError: the move is against the rules; nothing has changed.
@@ -88,9 +96,9 @@ class GoBoard:
             status, captured, ko, key = rules.play(
                 after, self._work, point, colour, self.ko, self._words, self._key
             )
-            if status == rules.OK and key in self._seen:
+            if status == rules.OK and key in self._seen and not recorded:
                 status = rules.KO
-            if status != rules.OK:
+            if status != rules.OK and not (recorded and status == rules.SUICIDE):
                 raise UsageError(f"{self.name(point)} {rules.REASONS[status]}", "play another point, or pass")
             self.points, self.ko, self._key = after, ko, np.uint64(key)
             self.captured[3 - colour] += captured

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sgfmill import sgf, sgf_moves
 
 from engine.tasks.go import rules
+from engine.tasks.go.board import GoBoard
 from engine.tasks.go.rules import BLACK, WHITE
 
 _COLOURS = {"b": BLACK, "w": WHITE}
@@ -34,7 +35,8 @@ class Record:
 
     `setup` and `moves` hold (colour, point) as int16 rows, row 0 of the board at the bottom; a pass is size².
     `result` is 1 where black won, -1 where white did, 0 where that is not known. A rank is 1 for 1 kyu... as
-    `rank_number` says; `date` is yyyymmdd, 0 where unknown. `digest` is that of size, setup and moves.
+    `rank_number` says; `date` is yyyymmdd, 0 where unknown. `digest` is that of size, setup and moves. `to_play` is
+    whose turn the record says it is at its end (`PL`), 0 where it says nothing.
     """
 
     size: int
@@ -47,6 +49,7 @@ class Record:
     setup: NDArray[np.int16]
     moves: NDArray[np.int16]
     digest: bytes
+    to_play: int = 0
 
     @property
     def positions(self) -> int:
@@ -91,7 +94,26 @@ def read_record(text: bytes) -> Record:
         setup=setup,
         moves=moves,
         digest=hashlib.blake2b(bytes([size]) + setup.tobytes() + b"/" + moves.tobytes(), digest_size=8).digest(),
+        to_play=_to_play(game.get_last_node()) or (0 if len(moves) else _to_play(root)),
     )
+
+
+def board_of(record: Record, number: int | None = None) -> GoBoard:
+    """The position after `number` moves, after all of them by default, with the player whose turn it is there.
+
+    Raises:
+        UsageError: setup stones without a liberty.
+    """
+    board = GoBoard(record.size, record.komi)
+    board.place([(int(colour), int(point)) for colour, point in record.setup])
+    moves = record.moves[:number].tolist()
+    if moves:
+        board.to_play = moves[0][0]
+    for colour, point in moves:
+        board.play(point, colour, recorded=True)
+    if len(moves) == len(record.moves) and record.to_play:
+        board.to_play = record.to_play
+    return board
 
 
 def rank_number(text: str) -> int:
@@ -117,6 +139,13 @@ def _check(size: int, setup: NDArray[np.int16], moves: NDArray[np.int16], rulese
     status, index = rules.replay(board, work, points, colours, suicide, rules.zobrist(size))
     if status != rules.OK:
         raise BadRecord(f"illegal: move {index + 1} {rules.REASONS[status]}")
+
+
+def _to_play(node: Any) -> int:
+    try:
+        return _COLOURS[node.get("PL")]
+    except (KeyError, ValueError, LookupError):
+        return 0
 
 
 def _text(root: Any, name: str, default: str) -> str:

@@ -118,6 +118,11 @@ def read_shard(path: Path) -> Shard:
     return Shard(**values)
 
 
+def held_out(digest: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Which games validate and never train: by their digest alone, so whatever is added moves none."""
+    return digest % np.uint64(1_000_003) < np.uint64(round(fraction * 1_000_003))
+
+
 def _joined(parts: list[NDArray[np.int16]]) -> NDArray[np.int16]:
     return np.concatenate(parts) if parts else np.zeros((0, 2), np.int16)
 

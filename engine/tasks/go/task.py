@@ -20,11 +20,12 @@ from torch.nn import functional as F
 
 from engine.config import Settings
 from engine.errors import UsageError
-from engine.tasks.go.board import COLUMNS
+from engine.tasks.go.board import point_names
 from engine.tasks.go.metrics import MoveTally
 from engine.tasks.go.net import build_net
 from engine.tasks.go.positions import SYMMETRIES, Positions, positions
-from engine.tasks.go.shards import read_shard
+from engine.tasks.go.shards import held_out, read_shard
+from engine.tasks.report import KINDS
 
 _AHEAD = 4  # batches that wait for the net
 _VALIDATE_AT_MOST = 20_000
@@ -45,11 +46,6 @@ def load_task(settings: Settings, on_progress: Callable[[int, int], None] | None
     if not paths:
         raise UsageError(f"no shard of games in {folder}", "make some with: go parse PATHS", kind="no_data")
     return GoTask(settings, paths, on_progress)
-
-
-def point_names(size: int) -> list[str]:
-    """A class for each point, row 0 at the bottom: A1, B1, ..."""
-    return [f"{COLUMNS[column]}{row + 1}" for row in range(size) for column in range(size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +99,8 @@ class GoTask:
         self._val = self._load_held_out(held_out)
         self.val_samples = sum(len(chosen) for _, chosen in self._val)
         self.fingerprint = print_.hexdigest()
-        self.report: dict[str, Any] = {"checked": games, "ok": games, "corrupt": 0, "empty": 0, "mislabelled": 0}
-        self.report |= {"duplicates": 0, "left_out": [], "warnings": [], "fingerprint": self.fingerprint}
+        self.report: dict[str, Any] = {"checked": games, "ok": games} | {kind: [] for kind in KINDS}
+        self.report |= {"warnings": [], "fingerprint": self.fingerprint}
         self.report |= {
             "games": games,
             "val_games": val_games,
@@ -155,7 +151,7 @@ class GoTask:
         }
 
     def _held_out(self, digest: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        return digest % np.uint64(1_000_003) < np.uint64(round(self._go.val_fraction * 1_000_003))
+        return held_out(digest, self._go.val_fraction)
 
     def _load(self, path: Path, *, held: bool) -> Positions:
         shard = read_shard(path)

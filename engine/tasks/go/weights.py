@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Failed, UsageError
-from engine.tasks.go.net import build_net
 
 if TYPE_CHECKING:
     from engine.tasks.go.player import Net
@@ -28,6 +27,8 @@ def net_of_checkpoint(content: dict[str, Any], card: Any, name: str) -> tuple[Ne
     """
     import torch
 
+    from engine.tasks.go.net import build_net
+
     if not isinstance(card, dict) or card.get("task") != "go":
         raise UsageError(f"{name} is no checkpoint of a Go network", "name one that `go train` saved")
     try:
@@ -45,3 +46,19 @@ def net_of_checkpoint(content: dict[str, Any], card: Any, name: str) -> tuple[Ne
             return net(torch.from_numpy(planes)).float().numpy()
 
     return ask, size
+
+
+def net_of_onnx(content: bytes) -> Net:
+    """The net of a release, by ONNX Runtime: the logarithms of its probabilities serve as logits."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def ask(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = session.run(None, {name: planes})[0]
+        return np.log(np.maximum(found, np.finfo(np.float32).tiny))
+
+    return ask
