@@ -8,15 +8,33 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.release.refusal import Refusal
 from engine.tasks.task import BUILT_IN
+
+if TYPE_CHECKING:
+    from engine.config import Settings
 
 # What a card may not hand to a factory: arguments that make timm open files or reach for the network.
 _FORBIDDEN_SETTINGS = frozenset(
     ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "features_only")
 )
+
+
+def card_terms(settings: Settings) -> dict[str, Any]:
+    """What `read_card` wants to know of this host, as JSON: `source`, `trusted` and `task`."""
+    source = settings.source
+    own = source.model is not None and source.model == settings.model.name
+    return {
+        "source": {
+            **source.model_dump(mode="json", include={"model", "classes", "img_size", "mean", "std"}),
+            "resize": settings.data.resize,
+            "model_settings": settings.model.settings if own else {},
+        },
+        "trusted": [source.model, settings.model.name],
+        "task": settings.task,
+    }
 
 
 def read_card(content: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:

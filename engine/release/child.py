@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.config import Settings
 from engine.errors import Failed
+from engine.release.card import card_terms
 from engine.release.sandbox import Layers
 from engine.store.clock import timestamp
 from engine.store.files import read_json
@@ -70,17 +71,9 @@ def run_child(
     Raises:
         Unchecked: it passed a limit, or died; nothing is known about the checkpoint then.
     """
-    source = settings.source
-    own = source.model is not None and source.model == settings.model.name
     job = {
         "checkpoint": str(checkpoint),
-        "source": {
-            **source.model_dump(mode="json", include={"model", "classes", "img_size", "mean", "std"}),
-            "resize": settings.data.resize,
-            "model_settings": settings.model.settings if own else {},
-        },
-        "trusted": [source.model, settings.model.name],
-        "task": settings.task,
+        **card_terms(settings),
         "expect_classes": expect_classes,
         "expect_task": expect_task,
         "cpu_s": LIMITS.cpu_s,
