@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from engine.cli.verb import Session, Verb, table
-from engine.protocol import Run, Slot, to_json
+from engine.protocol import Run, Slot, Sweep, to_json
 from engine.release.control import slot_stats
 from engine.store.clock import now, parse
 from engine.store.workspace import SLOTS, TITLES
@@ -20,6 +20,7 @@ from engine.watch.candidates import source_has_candidates
 
 RUNS = 5
 _STATS_S = 0.5
+_PUT = "python -m engine deploy"
 
 
 @click.command(cls=Verb)
@@ -42,6 +43,7 @@ def status(session: Session) -> None:
         "gate": to_json(gate),
         "runs": to_json(runs.runs),
         "runs_total": runs.total,
+        "sweeps": to_json(runs.sweeps),
         "backups": to_json(slots.backups),
         "held": to_json(health.held),
         "missed_looks": health.missed_looks,
@@ -64,6 +66,7 @@ def status(session: Session) -> None:
             ("compare", _compared(result["last_ab"])),
             ("gate", f"{'open' if gate.open else 'closed'}: {gate.reason}"),
             ("training", _runs(runs.runs, runs.total)),
+            *([("sweep", _sweep(runs.sweeps[0]))] if runs.sweeps else []),
             ("backups", _backups(result["backups"])),
         ]
         if health.held:
@@ -144,6 +147,13 @@ def _runs(runs: list[Run], total: int) -> str:
     words = f"run {newest.run} {newest.status}"
     words += f", best {best:.2%}" if best is not None else ""
     return words + (f" ({total} runs)" if total > 1 else "")
+
+
+def _sweep(newest: Sweep) -> str:
+    words = f"{newest.sweep} {newest.state}, {newest.done} of {newest.total} runs done"
+    if newest.best and newest.best.checkpoint:
+        words += f", best {newest.best.accuracy or 0:.2%}: {_PUT} {newest.best.checkpoint}"
+    return words
 
 
 def _backups(backups: list[dict[str, Any]]) -> str:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from engine.cli.verb import Session, table
+from engine.cli.sweep_table import sweep_table
+from engine.cli.verb import Session
 from engine.config import Loaded, Settings, load_settings
 from engine.config.load import GROUPS, known_models, portable_overrides
 from engine.devices.nvml import Nvml
@@ -96,26 +97,6 @@ def count_gpus() -> int:
         return int(done.stdout)
     except (subprocess.SubprocessError, ValueError):
         return 0  # each run says for itself why it does not take the GPU
-
-
-def sweep_table(value: dict[str, Any]) -> str:
-    """The ranked runs of a sweep, for people."""
-    rows = []
-    for entry in value["runs"]:
-        rows.append((
-            entry["rank"] or "–",
-            entry["n"],
-            "–" if entry["f1_macro"] is None else f"{entry['f1_macro']:.4f}",
-            "–" if entry["accuracy"] is None else f"{entry['accuracy']:.2%}",
-            "–" if entry["loss"] is None else f"{entry['loss']:.4f}",
-            f"{entry['epoch'] or 0}/{entry['epochs'] or '?'}",
-            "–" if entry["seconds_s"] is None else f"{entry['seconds_s']:.0f} s",
-            entry["status"],
-            " ".join(entry["overrides"]) or "–",
-        ))  # fmt: skip
-    lines = [table(rows, ("rank", "run", "F1", "accuracy", "loss", "epoch", "time", "status", "settings"))]
-    lines += [f"run {entry['n']}: {entry['error']}" for entry in value["runs"] if entry["error"]]
-    return "\n".join(lines)
 
 
 def _new(session: Session) -> tuple[SweepFolder, list[Settings], list[str]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from engine.cli.sweep_table import sweep_table
 from engine.cli.verb import Session, Verb, table
 from engine.errors import Busy, Interrupted, UsageError
 from engine.store.clock import timestamp
@@ -28,6 +30,7 @@ from engine.training.runs import (
     stop_run,
 )
 from engine.training.signals import stop_requests, stop_with
+from engine.training.sweeps import find_sweep, list_sweeps, read_sweep, sweep_entries, sweep_names
 
 _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint",
            "samples_per_s", "unit", "peak_memory_bytes", "seconds_s")  # fmt: skip
@@ -59,7 +62,7 @@ def train(
 ) -> None:
     """Train a model; the best goes to checkpoints_cycleN at once, and TO-BE gets it by the next sync."""
     if tied:
-        stop_with(sys.stdin.buffer)
+        stop_with(sys.stdin.fileno())
     if multirun:
         from engine.cli.sweep import run_sweep, stop_sweep
 
@@ -206,9 +209,17 @@ def _detach(
 
 @click.command(cls=Verb, words=("RUN", 0, 1))
 def runs(session: Session, words: list[str]) -> None:
-    """Show the training runs, newest first; with RUN, one of them and its epochs."""
+    """Show the training runs, newest first; with RUN, one of them and its epochs; with a sweep's name, its runs."""
     if not words:
-        session.emit({"runs": list_runs(session.workspace)}, _table)
+        own, sweeps = list_runs(session.workspace), list_sweeps(session.workspace)
+        every = [*own, *(entry for sweep in sweeps for entry in sweep_entries(session.workspace, sweep))]
+        every.sort(key=lambda entry: str(entry["started_at"] or ""), reverse=True)
+        session.emit({"runs": every, "sweeps": sweeps}, lambda value: _table({"runs": own}, sweeps))
+        return
+    if words[0] in sweep_names(session.workspace):
+        sweep = read_sweep(find_sweep(session.workspace, words[0]))
+        found = {"runs": sweep_entries(session.workspace, sweep), "sweeps": [sweep]}
+        session.emit(found, lambda value: f"sweep {sweep['sweep']}: {sweep['state']}\n{sweep_table(sweep)}")
         return
     folder = find_run(session.workspace, words[0])
     entry = describe_run(folder)
@@ -230,8 +241,8 @@ def _text(result: dict[str, Any]) -> str:
     ))  # fmt: skip
 
 
-def _table(value: dict[str, Any]) -> str:
-    if not value["runs"]:
+def _table(value: dict[str, Any], sweeps: Sequence[dict[str, Any]] = ()) -> str:
+    if not value["runs"] and not sweeps:
         return "no runs yet; start one with: python -m engine train"
     rows = []
     for entry in value["runs"]:
@@ -241,6 +252,13 @@ def _table(value: dict[str, Any]) -> str:
         began = (entry["started_at"] or "")[:16].replace("T", " ")
         rows.append((entry["run"], entry["status"], _or_dash(entry["cycle"]), entry["model"] or "–", done, accuracy,
                      _or_dash(entry["device"]), began))  # fmt: skip
+    for sweep in sweeps:
+        best = sweep["best"] or {}
+        accuracy = f"{best['accuracy']:.2%}" if best else "–"
+        began = (sweep["started_at"] or "")[:16].replace("T", " ")
+        done = f"{sweep['done']}/{sweep['total']}"
+        rows.append((sweep["sweep"], sweep["state"], "–", "sweep", done, accuracy, "–", began))
+    rows.sort(key=lambda row: row[-1], reverse=True)
     return table(rows, ("run", "status", "cycle", "model", "epoch", "best", "device", "started"))
 
 

@@ -32,8 +32,10 @@ _ESCAPES = re.compile(
 
 
 def log_path(workspace: Workspace, name: str) -> Path:
-    """Where the log `name` (`asis`, `tobe`, `sync`, or a run's number) lies."""
-    return workspace.logs / f"{name}.log" if name in NAMES else workspace.runs / name / "train.log"
+    """Where the log `name` (`asis`, `tobe`, `sync`, a run's number, or `DATE/TIME/N` of a sweep's run) lies."""
+    if name in NAMES:
+        return workspace.logs / f"{name}.log"
+    return (workspace.multirun if "/" in name else workspace.runs) / name / "train.log"
 
 
 class LogFile(io.TextIOBase):

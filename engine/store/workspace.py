@@ -20,6 +20,11 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def multirun(self) -> Path:
+        """Sweeps, `DATE/TIME/`."""
+        return self.root / "multirun"
+
+    @property
     def releases(self) -> Path:
         return self.root / "releases"
 
@@ -49,6 +54,11 @@ class Workspace:
     def data(self) -> Path:
         """Embedded data sets, written out as images."""
         return self.root / "data"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again, and is bounded: checked and decoded images."""
+        return self.root / "cache"
 
     @property
     def logs(self) -> Path:

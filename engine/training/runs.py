@@ -85,6 +85,16 @@ class RunFolder:
         return self.root / "last.pth"
 
     @property
+    def previous(self) -> Path:
+        """The resume state before the last."""
+        return self.root / "previous.pth"
+
+    @property
+    def sidecar(self) -> Path:
+        """The hashes that the two resume states must have."""
+        return self.root / "last.json"
+
+    @property
     def best(self) -> Path:
         return self.root / "best.pth"
 
@@ -133,7 +143,7 @@ def find_run(workspace: Workspace, name: str) -> RunFolder:
     Raises:
         UsageError: there is no such run.
     """
-    if (child := workspace.root / MULTIRUN / name).is_dir() and name.count("/") == 2 and ".." not in name:
+    if (child := workspace.multirun / name).is_dir() and name.count("/") == 2 and ".." not in name:
         return RunFolder(child)
     known = _names(workspace)
     if name == "latest" and known:
@@ -180,7 +190,7 @@ def newest_running(workspace: Workspace) -> RunFolder | None:
 
 def list_running_folders(workspace: Workspace) -> list[RunFolder]:
     """The newest runs, and children of sweeps, whose manifests say that they run; their processes may be gone."""
-    children = sorted((workspace.root / MULTIRUN).glob("*/*/*/manifest.json"), reverse=True)
+    children = sorted((workspace.multirun).glob("*/*/*/manifest.json"), reverse=True)
     folders = [RunFolder(workspace.runs / name) for name in _names(workspace)[:_MAY_RUN]]
     folders += [RunFolder(path.parent) for path in children[:_MAY_RUN]]
     return [folder for folder in folders if _says_running(folder)]

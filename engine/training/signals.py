@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO
 
 
 class StopRequest:
@@ -25,12 +24,12 @@ class StopRequest:
         self.asked = signal.Signals(number).name
 
 
-def stop_with(stream: BinaryIO) -> None:
-    """Ask this process to stop once `stream`, a pipe that its parent holds, ends: then the parent is gone."""
+def stop_with(pipe: int) -> None:
+    """Ask this process to stop once the descriptor `pipe`, whose other end its parent holds, ends with the parent."""
 
     def wait() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while stream.read(1):
+        with contextlib.suppress(OSError):
+            while os.read(pipe, 1024):
                 pass
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -17,7 +17,7 @@ from engine.errors import Failed, UsageError
 from engine.store.clock import now, timestamp
 from engine.store.files import read_json, write_json
 from engine.store.workspace import Workspace
-from engine.training.runs import FIELDS, MULTIRUN, RunFolder, describe_run, is_alive
+from engine.training.runs import FIELDS, RunFolder, describe_run, is_alive
 
 WAITING = "waiting"
 _NAME = re.compile(r"^\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d$")
@@ -62,7 +62,7 @@ def make_sweep(
     """
     moment = now()
     while True:
-        root = workspace.root / MULTIRUN / moment.strftime("%Y-%m-%d") / moment.strftime("%H-%M-%S")
+        root = workspace.multirun / moment.strftime("%Y-%m-%d") / moment.strftime("%H-%M-%S")
         root.parent.mkdir(parents=True, exist_ok=True)
         try:
             root.mkdir()
@@ -123,7 +123,7 @@ def find_sweep(workspace: Workspace, name: str) -> SweepFolder:
 
 def sweep_names(workspace: Workspace) -> list[str]:
     """All sweeps, newest first."""
-    paths = (workspace.root / MULTIRUN).glob("*/*/sweep.json")
+    paths = (workspace.multirun).glob("*/*/sweep.json")
     found = ("/".join(path.parts[-3:-1]) for path in paths)
     return sorted((name for name in found if _NAME.match(name)), reverse=True)
 
@@ -173,6 +173,15 @@ def list_sweeps(workspace: Workspace, newest: int | None = None) -> list[dict[st
     return found
 
 
+def sweep_entries(workspace: Workspace, sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs of a sweep as `runs` shows them, ranked, each with its `sweep` and `overrides`."""
+    folder = _folder(workspace, sweep["sweep"])
+    return [
+        describe_run(folder.child(entry["n"])) | {"sweep": sweep["sweep"], "overrides": entry["overrides"]}
+        for entry in sweep["runs"]
+    ]
+
+
 def metric(rows: Sequence[dict[str, Any]]) -> str:
     """What runs are ranked by: macro-F1, or accuracy where the task has no macro-F1."""
     known = [entry for entry in rows if entry["accuracy"] is not None]
@@ -198,4 +207,4 @@ def rank(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _folder(workspace: Workspace, name: str) -> SweepFolder:
-    return SweepFolder(workspace.root / MULTIRUN / name)
+    return SweepFolder(workspace.multirun / name)

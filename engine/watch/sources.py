@@ -31,7 +31,6 @@ from engine.protocol import (
 from engine.release.control import slot_stats
 from engine.release.slots import pointer_path
 from engine.store.workspace import SLOTS, Workspace
-from engine.training.runs import MULTIRUN
 from engine.training.sweeps import sweep_names
 from engine.watch import snapshots
 from engine.watch.checkpoints import CheckpointLister
@@ -274,7 +273,7 @@ class FileSource:
 
     def _read_sweep(self, name: str) -> Sweep:
         kept = self._sweeps.get(name)
-        mark = signature([self._workspace.root / MULTIRUN / name / "sweep.json"])
+        mark = signature([self._workspace.multirun / name / "sweep.json"])
         if kept is None or kept[0] != mark or kept[1].state in ("waiting", "running"):
             self._sweeps[name] = kept = (mark, snapshots.read_sweep(self._workspace, name))
         return kept[1]
