@@ -18,6 +18,7 @@ from engine.protocol import (
     Message,
     Progress,
     ProtocolError,
+    Runs,
     Slots,
     encode,
     parse,
@@ -41,7 +42,7 @@ def kept(recorded: object, written: object) -> bool:
     return type(recorded) is type(written) and recorded == written
 
 
-@pytest.mark.parametrize("name", ["evening.jsonl", "faults.jsonl", "baking.jsonl"])
+@pytest.mark.parametrize("name", ["evening.jsonl", "faults.jsonl", "baking.jsonl", "sweeps.jsonl"])
 def test_a_recording_reads_and_writes_back_to_the_same_values(name: str) -> None:
     recorded = lines(name)
     messages = [parse(line) for line in recorded]
@@ -64,6 +65,20 @@ def test_a_promotion_that_is_watched() -> None:
     assert isinstance(health, Health)
     assert health.alerts == ["AS-IS answers 1.2% of its requests with errors"]
     assert health.beat_s == 2.0
+
+
+def test_sweeps_are_ranked_and_say_how_far_they_are() -> None:
+    (runs,) = (parse(line).data for line in lines("sweeps.jsonl"))
+    assert isinstance(runs, Runs)
+    live, dead = runs.sweeps
+    assert (runs.sweeps_total, live.state, live.done, live.failed, live.total) == (5, "running", 2, 1, 4)
+    assert live.best == live.runs[0]
+    assert [(run.rank, run.status) for run in live.runs[1:]] == [
+        (2, "completed"),
+        (None, "running"),
+        (None, "failed"),
+    ]
+    assert (dead.state, dead.best) == ("lost", None)
 
 
 def test_the_evening_holds_every_kind_and_both_hosts() -> None:
