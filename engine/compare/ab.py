@@ -12,17 +12,21 @@ from engine.compare import records
 from engine.compare.asking import Answers, Target, ask_both
 from engine.compare.deciding import Rule
 from engine.compare.gate import evidence_so_far, gate
-from engine.compare.images import Labelled, LabelledSet, draw, known_to_both, labelled_set, take
+from engine.compare.images import draw, known_to_both, take
 from engine.compare.summary import paths_of_differing, sum_up
 from engine.compare.until import Until
 from engine.config import Settings
 from engine.errors import Failed, Interrupted, UsageError
+from engine.release.bundle import read_release, release_path
 from engine.release.control import slot_stats
 from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import timestamp
 from engine.store.events import append_event, search_events
 from engine.store.locks import hold
 from engine.store.workspace import SLOTS, TITLES, Workspace
+from engine.tasks.labelled import Labelled, LabelledSet
+from engine.tasks.medium import Medium
+from engine.tasks.task import load_medium
 
 _LOADING_S = 30.0
 
@@ -66,9 +70,10 @@ def run_ab(
     """
     with hold(workspace.lock("compare"), "ab", wait=wait):
         adopt_killed(workspace)
-        labelled = labelled_set(workspace, settings, data)
-        seed_used = settings.ab.seed if seed is None else seed
         pointers = _both(workspace)
+        medium = _medium(workspace, settings, pointers)
+        seed_used = settings.ab.seed if seed is None else seed
+        labelled = medium.labelled(settings, data, seed_used)
         if pointers["asis"].release == pointers["tobe"].release:
             return _nothing(workspace, settings, pointers, labelled, seed_used)
         targets = {slot: _target(workspace, settings, slot, pointers[slot]) for slot in SLOTS}
@@ -107,6 +112,7 @@ def run_ab(
                 targets,
                 chosen,
                 answers,
+                medium=medium,
                 concurrency=settings.ab.concurrency,
                 timeout_s=settings.ab.timeout_s,
                 on_progress=on_progress,
@@ -215,6 +221,24 @@ def _both(workspace: Workspace) -> dict[str, Pointer]:
             fill = "run: sync, or deploy PATH" if slot == "tobe" else "promote --force --reason TEXT fills it"
             raise Failed(f"{TITLES[slot]} is empty, so there is nothing to compare", fill, kind="empty")
     return found
+
+
+def _medium(workspace: Workspace, settings: Settings, pointers: dict[str, Pointer]) -> Medium:
+    """What both releases' task is asked with, and by what it is right.
+
+    Raises:
+        Failed: a release's file is missing, or the two are of different tasks.
+        UsageError: code of one's own that this host does not trust.
+    """
+    found = {slot: read_release(release_path(workspace, one.release)).manifest for slot, one in pointers.items()}
+    tasks = {slot: manifest.task for slot, manifest in found.items()}
+    if tasks["asis"] != tasks["tobe"]:
+        raise Failed(
+            f"AS-IS serves the task '{tasks['asis']}', TO-BE '{tasks['tobe']}'", "deploy one of the same task"
+        )
+    return load_medium(
+        found["asis"].model_dump(include={"task", "architecture", "classes", "preprocess"}), settings.task
+    )
 
 
 def _target(workspace: Workspace, settings: Settings, slot: str, pointer: Pointer) -> Target:

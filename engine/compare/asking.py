@@ -9,9 +9,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.compare.images import Labelled, read_image
+from engine.compare.images import read_image
 from engine.errors import Failed
 from engine.store.workspace import SLOTS, TITLES
+from engine.tasks.labelled import Labelled
+from engine.tasks.medium import Medium
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +36,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """A slot's answer to one image: a label, or why there is none. `status` is HTTP's, 0 without an answer."""
+    """A slot's answer to one image: a label, or why there is none. `status` is HTTP's, 0 without an answer.
+
+    An answer that its task calls right has the image's own label, a wrong one never: so whatever a task's answers
+    are, what is stored and counted is whether label and answer are equal.
+    """
 
     label: str | None
     latency_ms: float
@@ -69,6 +75,7 @@ def ask_both(
     images: list[Labelled],
     answers: Answers,
     *,
+    medium: Medium,
     concurrency: int,
     timeout_s: float,
     on_progress: Callable[[int, int], None] | None = None,
@@ -82,6 +89,7 @@ def ask_both(
     changes on the disk, or when a slot fails on 20 images in a row.
 
     Args:
+        medium: of the slots' task.
         concurrency: images under way at once; of one image the slots are asked one after the other, so that
             neither competes with the other for the machine any more than the other does.
         timeout_s: of one answer, waiting for a full queue included.
@@ -89,7 +97,7 @@ def ask_both(
         on_look: called in a thread about every `look_every_s` seconds; what it raises ends the asking.
         decided_at: called after every image; a number ends the asking with that many images.
     """
-    work = _ask_all(targets, images, answers, concurrency, timeout_s, on_progress, decided_at)
+    work = _ask_all(targets, medium, images, answers, concurrency, timeout_s, on_progress, decided_at)
     asyncio.run(_with_looks(work, on_look, look_every_s) if on_look else work)
 
 
@@ -121,6 +129,7 @@ async def _with_looks(work: Coroutine[Any, Any, None], on_look: Callable[[], Non
 
 async def _ask_all(
     targets: dict[str, Target],
+    medium: Medium,
     images: list[Labelled],
     answers: Answers,
     concurrency: int,
@@ -137,7 +146,7 @@ async def _ask_all(
             if answers.problem or answers.decided is not None:
                 return
             try:
-                answers.pairs[place] = await _ask_pair(client, targets, images[place], place, timeout_s)
+                answers.pairs[place] = await _ask_pair(client, targets, medium, images[place], place, timeout_s)
             except Failed as problem:
                 answers.problem = answers.problem or problem
                 return
@@ -153,15 +162,35 @@ async def _ask_all(
 
 
 async def _ask_pair(
-    client: httpx.AsyncClient, targets: dict[str, Target], image: Labelled, place: int, timeout_s: float
+    client: httpx.AsyncClient,
+    targets: dict[str, Target],
+    medium: Medium,
+    image: Labelled,
+    place: int,
+    timeout_s: float,
 ) -> dict[str, Answer]:
     content = read_image(image)
-    media = mimetypes.guess_type(image.path.name)[0] or "application/octet-stream"
+    guessed = mimetypes.guess_type(image.path.name)[0] if image.path else medium.media_types[0].replace("*", "png")
+    media = guessed or "application/octet-stream"
+
+    def said(answer: dict[str, Any]) -> str:
+        if medium.is_right(answer, image):
+            return image.label
+        label = str(answer["label"])
+        return label if label != image.label else f"{label} (wrong)"
+
     order = SLOTS if place % 2 == 0 else SLOTS[::-1]
-    return {slot: await _ask(client, targets[slot], content, media, timeout_s) for slot in order}
+    return {slot: await _ask(client, targets[slot], content, media, said, timeout_s) for slot in order}
 
 
-async def _ask(client: httpx.AsyncClient, target: Target, content: bytes, media: str, timeout_s: float) -> Answer:
+async def _ask(
+    client: httpx.AsyncClient,
+    target: Target,
+    content: bytes,
+    media: str,
+    said: Callable[[dict[str, Any]], str],
+    timeout_s: float,
+) -> Answer:
     import httpx
 
     begun = time.perf_counter()
@@ -187,7 +216,7 @@ async def _ask(client: httpx.AsyncClient, target: Target, content: bytes, media:
         return failed(f"HTTP {response.status_code}", response.status_code)
     try:
         body: dict[str, Any] = response.json()
-        label, release = str(body["label"]), str(body["release"])
+        label, release = said(body), str(body["release"])
     except (ValueError, KeyError, TypeError):
         return failed("an answer that is no prediction", 200)
     if release != target.release:

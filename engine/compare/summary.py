@@ -8,10 +8,11 @@ from typing import Any
 from engine.compare import records
 from engine.compare import statistics as st
 from engine.compare.asking import Answer, Answers, Target
-from engine.compare.images import Labelled, fingerprint
+from engine.compare.images import fingerprint
 from engine.config import Settings
 from engine.errors import Failed
 from engine.store.workspace import SLOTS, TITLES
+from engine.tasks.labelled import Labelled
 
 
 def sum_up(
@@ -80,7 +81,7 @@ def paths_of_differing(chosen: list[Labelled], answers: Answers) -> dict[str, st
     return {
         image.sha256: str(image.path.absolute())
         for image, pair in zip(chosen, answers.pairs, strict=True)
-        if pair is not None and pair["asis"].label != pair["tobe"].label
+        if image.path is not None and pair is not None and pair["asis"].label != pair["tobe"].label
     }
 
 

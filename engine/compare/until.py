@@ -7,10 +7,10 @@ from typing import Any
 from engine.compare import statistics as st
 from engine.compare.asking import Answers
 from engine.compare.deciding import Rule, Winner
-from engine.compare.images import Labelled
 from engine.compare.labels import Live
 from engine.compare.records import ERROR_SHARE, Pool
 from engine.store.workspace import SLOTS, TITLES
+from engine.tasks.labelled import Labelled
 
 
 class Until:

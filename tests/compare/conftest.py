@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from engine.config import Settings, load_settings
-from engine.release.bundle import Manifest, Origin, Release, release_path
+from engine.release.bundle import Manifest, Origin, Release, write_release
 from engine.release.control import socket_path
 from engine.release.slots import write_pointer
 from engine.store.workspace import Workspace
@@ -25,19 +25,19 @@ CLASSES = ["cat", "dog"]
 
 
 def release_of(workspace: Workspace, name: str) -> Release:
-    """A release in name only: enough for a pointer."""
-    identity = hashlib.sha256(name.encode()).hexdigest()
+    """A release without a net: enough for a pointer and for what its manifest says."""
     manifest = Manifest(
         architecture={"name": "litecnn", "settings": {}},
         classes=CLASSES,
         input={},
-        preprocess={},
+        preprocess={"img_size": 16, "resize": "crop", "mean": [0.5] * 3, "std": [0.5] * 3},
         parameters=1,
         checkpoint=Origin(
             name=name, sha256=hashlib.sha256(f"{name}.pth".encode()).hexdigest(), md5="0" * 32, bytes=1
         ),
     )
-    return Release(identity, release_path(workspace, identity), manifest)
+    workspace.releases.mkdir(parents=True, exist_ok=True)
+    return write_release(workspace.releases, manifest, b"", b"")
 
 
 class Slot:
