@@ -50,6 +50,8 @@ def export(
             raise UsageError(f"{edge_config}: {' '.join(str(error).split())}", "see docs/edge.md") from None
     from engine.export.export import Export, Options
     from engine.export.labelled import labelled_data
+    from engine.export.slim import Slimmer
+    from engine.export.steps import Steps
     from engine.export.subject import open_subject
     from engine.tasks.medium import Limits
 
@@ -72,8 +74,19 @@ def export(
     else:
         session.say(f"accuracy is not judged: {found.missing}")
     limits = Limits(settings.servers.max_pixels)
+    folder = Path(output_dir).expanduser()
     try:
-        report = Export(subject, Path(output_dir).expanduser(), found, options, limits, session.say).run()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder} ({error.strerror})", "choose another --output-dir") from None
+    slimmer = Slimmer(session.workspace, settings, folder, Steps(folder), session.say)
+    original, facts = subject, None
+    if settings.export.pruning:
+        subject, facts = slimmer.pruned(original)
+    retrain = slimmer.aware if settings.export.recover == "qat" else None
+    try:
+        report = Export(subject, folder, found, options, limits, session.say,
+                        original=original, made_smaller=facts, retrain=retrain).run()  # fmt: skip
     except UnderstudyError as error:
         if error.payload and not session.json:
             session.emit(error.payload, _text)
@@ -91,7 +104,12 @@ def _wanted(kinds: tuple[str, ...], settings: ExportSettings) -> list[str]:
 
 def _text(report: dict[str, Any]) -> str:
     host = report["host"]
-    rows = [("torch eager", "", "", "", *_times(report["torch"]), "", "")]
+    original = report["original"]
+    right = f"{original['judged']['accuracy']:.2%}" if original["judged"] else "-"
+    rows = [
+        ("torch eager", "", "", "", *_times(original["torch"]), "", ""),
+        ("fp32 ONNX Runtime", f"{original['bytes'] / 1e6:.2f} MB", "", "", *_times(original["onnx"]), right, ""),
+    ]
     for row in report["artifacts"]:
         judged = row["judged"]
         right = f"{judged['accuracy']:.2%}" if judged else "-"

@@ -28,6 +28,12 @@ def _known_trackers(names: list[str]) -> list[str]:
     return names
 
 
+def _none_is_a_word(value: Any) -> Any:
+    """`key=none` on a command line means null; of a key with a choice called none it means that choice."""
+    return "none" if value is None else value
+
+
+OrNone = BeforeValidator(_none_is_a_word)
 Strings = Annotated[list[str], BeforeValidator(_split_commas)]
 Floats = Annotated[list[float], BeforeValidator(_split_commas)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -94,9 +100,10 @@ class Data(Section):
     img_size: Annotated[int, Field(ge=8, le=4096)] = 128
     val_fraction: Fraction = 0.2
     resize: Literal["crop", "squash", "pad"] = "crop"
-    augment: Literal["none", "light", "standard", "document"] = "standard"
+    augment: Annotated[Literal["none", "light", "standard", "document"], OrNone] = "standard"
     mean: Floats = [0.485, 0.456, 0.406]
     std: Floats = [0.229, 0.224, 0.225]
+    cache: Literal["disk", "memory"] = "disk"
     cache_bytes: Annotated[int, Field(ge=0)] = 4 * 1024**3
 
 
@@ -123,6 +130,15 @@ class Training(Section):
     clip_norm: Annotated[float, Field(ge=0)] = 0.0  # 0: off
     early_stop: Annotated[int, Field(ge=0)] = 0  # epochs without a better one; 0: never
     freeze: Strings = []
+    quantization_aware: bool = False
+    class_weights: Annotated[Literal["none", "balanced"], OrNone] = "none"
+    mixup: Annotated[float, Field(ge=0)] | None = None  # alpha; None for both: as data.augment has them
+    cutmix: Annotated[float, Field(ge=0)] | None = None
+    mix_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    randaugment: Annotated[int, Field(ge=0, le=8)] = 0
+    randaugment_magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
+    erasing: Annotated[float, Field(ge=0, le=1)] | None = None  # None: as data.augment has it
+    sampling: Literal["uniform", "balanced"] = "uniform"
     num_workers: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     cycle: Annotated[int, Field(ge=0)] | None = None  # None: the next free number
@@ -211,6 +227,10 @@ class Export(Section):
     images: Annotated[int, Field(ge=1)] = 1000
     calibration: Annotated[int, Field(ge=8)] = 256
     max_loss: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    recover: Literal["fp32", "qat"] = "fp32"
+    pruning_method: Literal["structured", "unstructured"] = "structured"
+    finetune_epochs: Annotated[int, Field(ge=0)] = 10
+    finetune_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
 
 
 class Go(Section):

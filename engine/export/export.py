@@ -19,15 +19,17 @@ from engine.export import formats
 from engine.export.host import cpu_features, cpu_name
 from engine.export.proof import Answers, Judged, decoded, judge, largest_difference, latencies
 from engine.export.session import Inputs
+from engine.export.steps import Steps
 from engine.export.subject import Subject
 from engine.release.convert import CLOSENESS
 from engine.store.clock import timestamp
-from engine.store.files import atomic_write, read_json, sha256_file, write_json
+from engine.store.files import atomic_write, sha256_file, write_json
 from engine.tasks.labelled import Labelled
 from engine.tasks.medium import Limits
 
 REPORT = "export.json"
 ORDER = ("onnx", "pt2", "torchscript", "fp16", "int8")
+_EAGER, _FP32 = "torch eager", "fp32 ONNX Runtime"  # of the original: what every file is compared with
 TOO_MUCH = 0.01  # an INT8 file that loses more of the accuracy is an error unless allowed
 
 
@@ -76,7 +78,14 @@ def split(items: Sequence[Labelled], shown: str, options: Options, calibration: 
 
 
 class Export:
-    """One call of `export`; `report` is what `export.json` holds."""
+    """One call of `export`.
+
+    Args:
+        subject: what is written.
+        original: what it is compared with in size, speed and accuracy, where the subject was made from it.
+        made_smaller: what to say of how it was.
+        retrain: quantisation-aware training of a subject, for where plain INT8 loses too much.
+    """
 
     def __init__(
         self,
@@ -86,13 +95,17 @@ class Export:
         options: Options,
         limits: Limits,
         say: Callable[[str], None] = lambda line: None,
+        *,
+        original: Subject | None = None,
+        made_smaller: dict[str, Any] | None = None,
+        retrain: Callable[[Subject], Subject] | None = None,
     ) -> None:
         self.subject, self.folder, self.data, self.options = subject, folder, data, options
+        self.original, self.made_smaller, self.retrain = original or subject, made_smaller, retrain
         self.limits, self.say = limits, say
-        medium = subject.medium
-        self._golden = medium.golden()
+        self.steps = Steps(folder)
+        self._golden = subject.medium.golden()
         self._sample = self._golden[-1]
-        self._reference: Judged | None = None
         self.contents: dict[str, bytes] = {}
         self.notes: dict[str, dict[str, Any]] = {}
         self.skipped: list[dict[str, str]] = []
@@ -101,7 +114,7 @@ class Export:
         """Write every format, prove it, and return the report.
 
         Raises:
-            UsageError: the folder cannot be written, or INT8 alone is asked for without data.
+            UsageError: INT8 alone is asked for without data.
             Failed: nothing could be written, or INT8 is not worth having (and not allowed to be).
         """
         try:
@@ -126,8 +139,9 @@ class Export:
 
     def _write(self, kind: str) -> None:
         path = self.folder / formats.FILES[kind]
-        if kept := self._kept(kind, path):
-            self.contents[kind], self.notes[kind] = kept
+        key = self._key(kind)
+        if (note := self.steps.kept(kind, key, path)) is not None:
+            self.contents[kind], self.notes[kind] = path.read_bytes(), note
             self.say(f"{kind}: {path.name} is there already")
             return
         try:
@@ -142,7 +156,7 @@ class Export:
         atomic_write(path, content)
         self.contents[kind], self.notes[kind] = content, note
         self.say(f"{kind}: {path.name}, {len(content) / 1e6:.1f} MB")
-        self._note_step(kind, path, note)
+        self.steps.done(kind, key, path, note)
 
     def _made(self, kind: str) -> tuple[bytes, dict[str, Any]]:
         subject = self.subject
@@ -168,6 +182,7 @@ class Export:
             self.limits,
             self.options.max_loss,
             self.say,
+            self.retrain,
         )
         return formats.with_metadata(content, self.subject.metadata(precision="int8", **note)), note
 
@@ -207,22 +222,21 @@ class Export:
     def _prove(self) -> dict[str, Any]:
         subject, name = self.subject, self.subject.medium.input_name
         self.say("timing and judging what was written")
-        runners: dict[str, Answers] = {"torch": formats.TorchRunner(subject.module, self.options.threads)}
+        runners: dict[str, Answers] = {_EAGER: formats.TorchRunner(self.original.module, self.options.threads)}
         runners |= {
             kind: formats.runner(kind, content, name, self.options.threads)
             for kind, content in self.contents.items()
         }
-        if "onnx" not in runners:
-            runners["onnx"] = formats.OnnxRunner(subject.onnx, name, self.options.threads)
+        runners[_FP32] = formats.OnnxRunner(self.original.onnx, name, self.options.threads)
         times = latencies(runners, self._sample, self.options.budget_s)
         judged, unreadable = self._judged()
-        reference = judged.get("onnx")
-        whole = len(subject.onnx)
+        reference = judged.get(_FP32)
+        whole = len(self.original.onnx)
         artifacts = []
         for kind, content in self.contents.items():
             path = self.folder / formats.FILES[kind]
             p50 = times[kind]["1"]["p50"]
-            found = judged[kind].row(None if kind == "onnx" else reference) if kind in judged else None
+            found = judged[kind].row(reference) if kind in judged else None
             artifacts.append(
                 {
                     "format": kind,
@@ -232,8 +246,8 @@ class Export:
                     "size_ratio": round(whole / len(content), 3),
                     "latency_ms": p50,
                     "latency": times[kind],
-                    "speedup": round(times["torch"]["1"]["p50"] / p50, 3),
-                    "speedup_onnx": round(times["onnx"]["1"]["p50"] / p50, 3),
+                    "speedup": round(times[_EAGER]["1"]["p50"] / p50, 3),
+                    "speedup_onnx": round(times[_FP32]["1"]["p50"] / p50, 3),
                     "accuracy": found["accuracy"] if found else None,
                     "judged": found,
                     "max_abs_error": self._difference(runners[kind]),
@@ -251,7 +265,14 @@ class Export:
                 "calibrated_on": len(self.data.calibration),
                 "unreadable": unreadable,
             },
-            "torch": times["torch"],
+            "original": {
+                "release": self.original.release.id,
+                "bytes": whole,
+                "torch": times[_EAGER],
+                "onnx": times[_FP32],
+                "judged": reference.row(None) if reference else None,
+            },
+            "made_smaller": self.made_smaller,
             "artifacts": artifacts,
             "skipped": self.skipped,
         }
@@ -294,15 +315,3 @@ class Export:
             names = [item.name for item in self.data.calibration]
             key |= {"calibration": names, "max_loss": self.options.max_loss, "judged": len(self.data.judged)}
         return key
-
-    def _kept(self, kind: str, path: Path) -> tuple[bytes, dict[str, Any]] | None:
-        steps = (read_json(self.folder / f".{REPORT}") or {}).get("steps", {})
-        step = steps.get(kind)
-        if not step or step["key"] != self._key(kind) or not path.is_file():
-            return None
-        return (path.read_bytes(), step["note"]) if sha256_file(path) == step["sha256"] else None
-
-    def _note_step(self, kind: str, path: Path, note: dict[str, Any]) -> None:
-        held = read_json(self.folder / f".{REPORT}") or {"steps": {}}
-        held["steps"][kind] = {"key": self._key(kind), "sha256": sha256_file(path), "note": note}
-        write_json(self.folder / f".{REPORT}", held)

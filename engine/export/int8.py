@@ -26,13 +26,15 @@ def quantize(
     limits: Limits,
     max_loss: float,
     say: Callable[[str], None],
+    retrain: Callable[[Subject], Subject] | None = None,
 ) -> tuple[bytes, dict[str, Any]]:
-    """The INT8 file, and what to say of it: `calibrated_on`, `kept_fp32` (names of layers).
+    """The INT8 file, and what to say of it: `calibrated_on`, `kept_fp32` (names of layers), `trained_by` (a run).
 
     Args:
         batches: calibration inputs, begun anew at each call.
         judged: labelled requests that say how much accuracy is lost; without any, plain INT8 is taken.
         max_loss: how much may be lost, a fraction, before layers go back to fp32: a group, two, four, and so on.
+        retrain: where given, quantisation-aware training comes before layers go back.
 
     Raises:
         Failed: it cannot be quantised.
@@ -40,7 +42,16 @@ def quantize(
     with tempfile.TemporaryDirectory() as folder:
         calibration = calibrate(subject.onnx, batches(), Path(folder))
         content, keep = calibration.quantized(), []
-        loss = _loss(subject, content, judged, limits)
+        note: dict[str, Any] = {}
+        reference = subject
+        loss = _loss(reference, content, judged, limits)
+        if loss is not None and loss > max_loss and retrain:
+            say(f"int8: loses {loss * 100:.2f} points; training on with rounded weights")
+            subject = retrain(subject)
+            note["trained_by"] = subject.card["checkpoint"]["run"]
+            calibration = calibrate(subject.onnx, batches(), Path(folder))
+            content = calibration.quantized()
+            loss = _loss(reference, content, judged, limits)
         if loss is not None and loss > max_loss:
             say(f"int8: loses {loss * 100:.2f} points; looking for the layers that cause it")
             few = list(itertools.islice(batches(), _TRIED_ON))
@@ -50,12 +61,12 @@ def quantize(
             while loss > max_loss and count <= len(worst):
                 keep = [layer for layers, _ in worst[:count] for layer in layers]
                 content = calibration.quantized(keep=keep)
-                loss = _loss(subject, content, judged, limits) or 0.0
+                loss = _loss(reference, content, judged, limits) or 0.0
                 say(
                     f"int8: {len(keep)} of {len(calibration.layers)} layers in fp32: loses {loss * 100:.2f} points"
                 )
                 count *= 2
-        return content, {"calibrated_on": calibration.inputs, "kept_fp32": keep}
+        return content, {"calibrated_on": calibration.inputs, "kept_fp32": keep, **note}
 
 
 def _loss(subject: Subject, content: bytes, judged: Sequence[Labelled], limits: Limits) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ Answers = Callable[[np.ndarray], np.ndarray]
 BATCHES = (1, 8)
 
 
-def latencies(runners: dict[str, Answers], sample: np.ndarray, budget_s: float) -> dict[str, dict[str, Any]]:
+def latencies(runners: Mapping[str, Answers], sample: np.ndarray, budget_s: float) -> dict[str, dict[str, Any]]:
     """How long one call takes, in milliseconds, at batches of 1 and 8.
 
     The runners take turns, call by call, so that whatever else the machine does hits all alike.
@@ -82,7 +82,7 @@ class Judged:
 
 
 def judge(
-    runners: dict[str, Answers], medium: Medium, items: Sequence[Labelled], limits: Limits, size: int = 8
+    runners: Mapping[str, Answers], medium: Medium, items: Sequence[Labelled], limits: Limits, size: int = 8
 ) -> tuple[dict[str, Judged], int]:
     """Ask every model for every labelled request, as a slot would be asked; a few are in memory at a time.
 

@@ -99,7 +99,7 @@ def calibrate(model: bytes, batches: Iterable[Inputs], folder: Path) -> Calibrat
     left, count = iter(batches), 0
 
     class Reader(CalibrationDataReader):
-        def get_next(self) -> Inputs | None:  # type: ignore[override]
+        def get_next(self) -> Inputs | None:
             nonlocal count
             batch = next(left, None)
             count += len(next(iter(batch.values()))) if batch else 0

@@ -64,7 +64,7 @@ def shrink(net: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:
 
 
 def _resize(module: nn.Module, shape: tuple[int, ...]) -> None:
-    like: dict[str, Any] = {"dtype": module.weight.dtype, "device": module.weight.device}  # type: ignore[union-attr]
+    like: dict[str, Any] = {"dtype": module.weight.dtype, "device": module.weight.device}
     module.weight = nn.Parameter(torch.ones(shape, **like))
     if module.bias is not None:
         module.bias = nn.Parameter(torch.zeros(shape[0], **like))

@@ -19,6 +19,7 @@ from engine.tasks.task import Task, steps_per_epoch
 from engine.training.distributed import ALONE, Group, share
 from engine.training.optim import build_optimizer, freeze
 from engine.training.progress import Progress
+from engine.training.quantization import make_quantization_aware
 from engine.training.schedule import learning_rate
 from engine.training.shortage import Buffers, Shortage, Torn, is_shortage, reason_of, release
 
@@ -82,6 +83,8 @@ class Trainer:
         self.epochs = self.settings.epochs or 1
         self.steps = steps_per_epoch(self.task.train_samples, self.settings.batch_size)
         self.model.to(self.device, memory_format=torch.channels_last)
+        if self.settings.quantization_aware:
+            make_quantization_aware(self.model)
         self.frozen = freeze(self.model, self.settings.freeze)
         self.optimizer = build_optimizer(self.model, self.settings, self.device)
         self.scaler = self._new_scaler()
