@@ -78,12 +78,20 @@ def train(
     if stop:
         _stop(session, stop)
         return
-    run_training(session, resume=resume, detach=detach, strict=strict, overwrite=overwrite, claimed=claimed)
+    run_training(
+        session,
+        session.settings.task,
+        resume=resume,
+        detach=detach,
+        strict=strict,
+        overwrite=overwrite,
+        claimed=claimed,
+    )
 
 
 def run_training(
     session: Session,
-    task: str = "images",
+    task: str,
     *,
     resume: str | None = None,
     follow: bool = False,
@@ -120,7 +128,7 @@ def run_training(
         from engine.training.plan import go_settings
 
         settings = go_settings(session.loaded)
-    elif settings.data.kind == "folder":
+    elif task == "images" and settings.data.kind == "folder":
         from engine.tasks.images.listing import list_images
 
         list_images(settings.data.root)  # what is plainly wrong is said before torch is loaded
