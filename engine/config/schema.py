@@ -157,7 +157,7 @@ class Trackers(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
     waiting: Annotated[int, Field(ge=10)] = 1000
     wandb_entity: str | None = None
-    mlflow_uri: str | None = None  # None: sqlite:///WORKSPACE/mlflow.db
+    mlflow_uri: str | None = None  # None: sqlite:///WORKSPACE/mlflow/mlflow.db
     mlflow_model: str = "understudy"
 
 

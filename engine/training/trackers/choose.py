@@ -56,7 +56,7 @@ def trackers(
 
 def mlflow_uri(workspace: Workspace, settings: Settings) -> str:
     """Where MLflow keeps runs and the registered model."""
-    return settings.trackers.mlflow_uri or f"sqlite:///{workspace.root.absolute() / 'mlflow.db'}"
+    return settings.trackers.mlflow_uri or f"sqlite:///{workspace.root.absolute() / 'mlflow' / 'mlflow.db'}"
 
 
 def child_environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from engine.training.trackers.child import flat, numbers, step_of
 
 _ENDS = {"completed": "FINISHED", "interrupted": "KILLED"}
+_SQLITE = "sqlite:///"
 _LONGEST = 500  # characters of a parameter that every version of MLflow takes
 
 
@@ -21,7 +22,7 @@ class MLflow:
 
     def __init__(self, what: dict[str, Any]) -> None:
         self._what = what
-        self._client = MlflowClient(tracking_uri=what["mlflow_uri"])
+        self._client = connect(what["mlflow_uri"])
 
     def started(self, manifest: dict[str, Any]) -> None:
         experiment = experiment_id(self._client, self._what["project"], artifact_place(self._what["mlflow_uri"]))
@@ -60,6 +61,13 @@ class MLflow:
             self._client.log_batch(self._run, metrics=metrics)
 
 
+def connect(uri: str) -> MlflowClient:
+    """A client of runs and registered models at one address; a database of our own gets its folder."""
+    if uri.startswith(_SQLITE):
+        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
 def experiment_id(client: MlflowClient, name: str, artifacts: str | None = None) -> str:
     """The experiment of this name, made if it is not there; `artifacts`: where its files go, else MLflow's choice."""
     found = client.get_experiment_by_name(name)
@@ -68,6 +76,6 @@ def experiment_id(client: MlflowClient, name: str, artifacts: str | None = None)
 
 def artifact_place(uri: str) -> str | None:
     """Where a database of our own keeps files: beside it. A server knows its own place."""
-    if not uri.startswith("sqlite:///"):
+    if not uri.startswith(_SQLITE):
         return None
-    return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").absolute().as_uri()
+    return (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").absolute().as_uri()

@@ -17,7 +17,7 @@ from engine.release.bundle import read_release, release_path
 from engine.release.slots import read_pointer
 from engine.store.workspace import TITLES, Workspace
 from engine.training.trackers.choose import mlflow_uri
-from engine.training.trackers.mlflow import artifact_place, experiment_id
+from engine.training.trackers.mlflow import artifact_place, connect, experiment_id
 
 ALIASES = {"champion": "asis", "challenger": "tobe"}
 
@@ -34,7 +34,7 @@ def register(workspace: Workspace, settings: Settings) -> list[dict[str, Any]]:
     uri = mlflow_uri(workspace, settings)
     name = settings.trackers.mlflow_model
     try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client = connect(uri)
         _model(client, name)
         return [_alias(client, workspace, settings, alias, slot) for alias, slot in ALIASES.items()]
     except (MlflowException, OSError) as error:
