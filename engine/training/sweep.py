@@ -153,7 +153,7 @@ class Sweep:
 
     def _begin(self, number: int) -> None:
         child = self._folder.child(number)
-        if who := holder(child.lock):
+        if (who := holder(child.lock)) is not None:
             # of a sweep that was killed: it stops by itself after its step
             if self._rows[number].get("held") != who.get("pid"):
                 self._say(f"run {number} still has a process (pid {who.get('pid')}) that ends after its step")
