@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,8 +132,8 @@ def run_names(workspace: Workspace) -> list[str]:
 
 
 def read_run(workspace: Workspace, name: str) -> Run:
-    """One run, from its manifest."""
-    entry = describe_run(RunFolder(workspace.runs / name))
+    """One run, from its manifest; a sweep's by `DATE/TIME/N`."""
+    entry = describe_run(run_folder(workspace, name))
     return _lenient(Run, {**entry, "problem": entry.get("error")}, {"run": name, "status": str(entry["status"])})
 
 
@@ -159,10 +159,22 @@ def read_sweep(workspace: Workspace, name: str) -> Sweep:
     return _lenient(Sweep, {**found, "runs": found["runs"][:SWEEP_ROWS]}, least)
 
 
+def running_children(workspace: Workspace, found: Iterable[Sweep]) -> list[Run]:
+    """The runs of sweeps that are under way."""
+    live = [sweep for sweep in found if sweep.state == "running"]
+    names = [f"{sweep.sweep}/{row.n}" for sweep in live for row in sweep.runs if row.status == "running"]
+    return [read_run(workspace, name) for name in names]
+
+
 def read_progress(workspace: Workspace, runs: list[Run]) -> Progress:
     """Where the running ones among `runs` (newest first) are; when none runs, where the newest ended."""
     chosen = [run for run in runs if run.status == "running"] or runs[:1]
     return Progress(runs=[_run_progress(workspace, run) for run in chosen[:NEWEST]], total=len(chosen))
+
+
+def run_folder(workspace: Workspace, name: str) -> RunFolder:
+    """Where the run `name` lies; a sweep's has its sweep's name before its number."""
+    return RunFolder((workspace.multirun if "/" in name else workspace.runs) / name)
 
 
 def last_comparison(workspace: Workspace) -> dict[str, Any] | None:
@@ -314,7 +326,7 @@ def _pointer(workspace: Workspace, slot: str) -> Pointer | None:
 
 
 def _run_progress(workspace: Workspace, run: Run) -> RunProgress:
-    folder = RunFolder(workspace.runs / run.run)
+    folder = run_folder(workspace, run.run)
     try:
         live = read_json(folder.progress) or {}
         rows = read_metrics(folder)

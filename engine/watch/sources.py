@@ -244,8 +244,10 @@ class FileSource:
 
     def _read_progress(self) -> Progress:
         runs = [run for _, run in self._runs.values()]
+        swept = snapshots.running_children(self._workspace, (sweep for _, sweep in self._sweeps.values()))
+        runs = [*swept, *runs]
         live = [run for run in runs if run.status == "running"] or runs[:1]
-        folders = [self._workspace.runs / run.run for run in live]
+        folders = [snapshots.run_folder(self._workspace, run.run).root for run in live]
         files = [folder / name for folder in folders for name in ("progress.json", "metrics.jsonl")]
         progress: Progress = self._unless_same(
             "progress", files, lambda: snapshots.read_progress(self._workspace, runs), extra=live
