@@ -66,6 +66,8 @@ def save_best(root: Path, cycle: int, state: dict[str, Any], *, overwrite: bool)
     """
     path = best_path(root, cycle)
     with hold(root / f".checkpoints_cycle{cycle}.lock", f"save the best of cycle {cycle}", wait=True):
+        for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed in a save
+            left.unlink(missing_ok=True)
         if not overwrite and (reason := _stays(path, state)):
             return reason
         save_checkpoint_file(path, state)

@@ -2,7 +2,8 @@
 
 `runs/RUN/` holds `manifest.json` (rewritten at each change of state), `metrics.jsonl` (one object an
 epoch), `progress.json` (live, about once a second), `data_report.json`, `train.log` (what it says to people),
-`last.pth` (to resume) and, for a run whose best was not to go into a cycle folder, `best.pth`.
+`last.pth` and `previous.pth` (to resume) with their hashes in `last.json`, and, for a run whose best was not to go
+into a cycle folder, `best.pth`.
 """
 
 from __future__ import annotations
@@ -109,6 +110,12 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         return self.root / "run.lock"
+
+    def sweep(self) -> None:
+        """Remove what a killed process has left half written; for the holder of the lock alone."""
+        for path in self.root.glob(".*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
     def read_manifest(self) -> dict[str, Any]:
         return read_json(self.manifest) or {}

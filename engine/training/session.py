@@ -40,7 +40,7 @@ class Session:
             Stopped, KeyboardInterrupt: asked to stop; the state is saved where it is whole.
             UsageError, Failed: as `train`.
         """
-        state = load_state(self.folder)
+        state = load_state(self.folder, self.say)
         chosen = choose_device(self.settings.device.prefer)
         precision = _precision(self.settings.training.precision, chosen)
         if chosen.note:

