@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from engine.store.workspace import Workspace
+from tests.zygote import Mother
 
 PROJECT = Path(__file__).resolve().parents[1]
 SECRETS = (
@@ -44,6 +46,30 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than the cores: a test that waits for a child leaves its core to another."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest one first, so that no core is left alone with it at the end."""
+    items.sort(key=lambda item: "test_road.py" not in item.nodeid)
+
+
+def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder that is made once for all workers of this run: what fills it takes seconds."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = folder.with_suffix(".making")
+            shutil.rmtree(making, ignore_errors=True)
+            fill(making)
+            making.rename(folder)
+    return folder
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace in a folder of the test's own."""
@@ -66,21 +92,24 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def mother() -> Iterator[Mother]:
+    """The warm engine of this worker."""
+    started = Mother(PROJECT)
+    yield started
+    started.close()
+
+
 @pytest.fixture
-def engine(workspace: Workspace, config: Path) -> Callable[..., Result]:
-    """Runs `python -m engine` on the test's workspace and config: `engine("status", "--json")`."""
+def engine(workspace: Workspace, config: Path, mother: Mother) -> Callable[..., Result]:
+    """Runs an engine command in a process of its own, on the test's workspace and config:
+    `engine("status", "--json")`."""
 
     def run(*words: str, env: dict[str, str] | None = None, timeout: float = 240) -> Result:
-        command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
-        done = subprocess.run(
-            [*command, *words],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=PROJECT,
-            env={**os.environ, **(env or {})},
-            check=False,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
+        command = ["--config", str(config), "--workspace", str(workspace.root), *words]
+        with tempfile.TemporaryDirectory() as name:
+            said = Path(name)
+            code = mother.run(command, said, {**os.environ, **(env or {})}, PROJECT, timeout)
+            return Result(code, (said / "out").read_text(), (said / "err").read_text())
 
     return run

@@ -11,20 +11,25 @@ import pytest
 from engine.config import Settings, load_settings
 from engine.release.deploy import deploy
 from engine.store.workspace import Workspace
+from tests.conftest import shared_folder
 from tests.release import checkpoints
+
+_CHECKPOINT = "checkpoints_cycle{cycle}/best_model_cycle{cycle}.pth"
 
 
 @pytest.fixture(scope="session")
 def admitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A workspace that admitted and deployed two checkpoints (the second is on TO-BE), and their files."""
-    root = tmp_path_factory.mktemp("admitted")
+    root = shared_folder(tmp_path_factory, "admitted", _admit)
+    return root / "workspace", *(root / _CHECKPOINT.format(cycle=cycle) for cycle in (1, 2))
+
+
+def _admit(root: Path) -> None:
     workspace = Workspace(root / "workspace")
     settings = load_settings(None, workspace.root).settings
-    first = checkpoints.save(root / "checkpoints_cycle1" / "best_model_cycle1.pth", checkpoints.content(1))
-    second = checkpoints.save(root / "checkpoints_cycle2" / "best_model_cycle2.pth", checkpoints.content(2))
-    for cycle, path in ((1, first), (2, second)):
+    for cycle in (1, 2):
+        path = checkpoints.save(root / _CHECKPOINT.format(cycle=cycle), checkpoints.content(cycle))
         deploy(workspace, settings, path, name=path.name, cycle=cycle)
-    return workspace.root, first, second
 
 
 @pytest.fixture

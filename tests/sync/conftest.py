@@ -21,7 +21,7 @@ from engine.config import load_settings
 from engine.config.schema import Source as Place
 from engine.release.admit import admit
 from engine.store.workspace import Workspace
-from tests.conftest import free_port
+from tests.conftest import free_port, shared_folder
 from tests.sync.road import MODEL, Road, Stock
 
 SSHD = Path("/usr/sbin/sshd")
@@ -231,21 +231,23 @@ def make_proxy() -> Iterator[Callable[..., Proxy]]:
 
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    folder = shared_folder(tmp_path_factory, "stock", _make_stock)
+    return Stock({name: folder / f"{name}.pth" for name in "ab"}, Workspace(folder / "workspace"))
+
+
+def _make_stock(folder: Path) -> None:
     import torch
 
     from engine.tasks.images.models import build_model
 
-    folder = tmp_path_factory.mktemp("stock")
     workspace = Workspace(folder / "workspace")
     settings = load_settings(None, workspace.root, MODEL).settings
-    files = {}
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)
-        files[name] = folder / f"{name}.pth"
+        folder.mkdir(exist_ok=True)
         state = {"model_state_dict": build_model("litecnn", 3).state_dict(), "epoch": 3, "accuracy": 87.2}
-        torch.save({**state, "loss": 0.4}, files[name])
-        admit(workspace, settings, files[name], name="stock", cycle=None, expect_classes=None)
-    return Stock(files, workspace)
+        torch.save({**state, "loss": 0.4}, path := folder / f"{name}.pth")
+        admit(workspace, settings, path, name="stock", cycle=None, expect_classes=None)
 
 
 @pytest.fixture
