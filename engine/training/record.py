@@ -80,6 +80,8 @@ class Record:
         """From now on `trainer` is what is saved; the run has taken `elapsed_s` before."""
         self.trainer, self._elapsed_before = trainer, elapsed_s
         self._metrics = Metrics(self.folder, trainer.position.epoch)
+        if not trainer.group.lead:
+            return  # of several processes one tells
         self.observers = observers(self.workspace, self.settings, self.folder, self.say, alone=self.publish)
         trainer.progress.tell = self.observers.step
         self.observers.started(self.manifest)
