@@ -20,6 +20,7 @@ HARMLESS = frozenset(
         "training.parallel",
         "training.stalled_minutes",
         "training.stalled_steps",
+        "data.cache",
         "data.cache_bytes",
     )
 )
@@ -53,6 +54,15 @@ def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
     Raises:
         UsageError: an override would change the result.
     """
+    return _settings_of(loaded, kept, frozen=True)
+
+
+def repeated_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
+    """The settings of a run that repeats another: that one's, changed by what this command line sets."""
+    return _settings_of(loaded, kept, frozen=False)
+
+
+def _settings_of(loaded: Loaded, kept: dict[str, Any], *, frozen: bool) -> Settings:
     now = kept_settings(loaded.settings)
     kept = {**{name: now[name] for name in SECTIONS}, **kept}
     result = {name: dict(values) for name, values in kept.items()}
@@ -66,9 +76,10 @@ def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
         for one in names:
             if now[section].get(one) == kept[section].get(one):
                 continue
-            if f"{section}.{one}" in HARMLESS:
+            given = _given(loaded, f"{section}.{one}", key)
+            if f"{section}.{one}" in HARMLESS or (given and not frozen):
                 result[section][one] = now[section][one]
-            elif _given(loaded, f"{section}.{one}", key):
+            elif given:
                 raise UsageError(
                     f"'{argument}' would change the result of a run that has begun"
                     f" (it has {section}.{one}={kept[section].get(one)})",

@@ -15,6 +15,7 @@ from engine.config.schema import Data
 from engine.errors import UsageError
 from engine.tasks.images.data import DataSet, heldout_digits, load_data
 from engine.tasks.images.preprocess import Preprocess
+from engine.tasks.report import KINDS, counted, refuse, sentences
 
 
 def data(root: Path, **keys: object) -> Data:
@@ -39,9 +40,13 @@ def classes(tmp_path: Path) -> Path:
 
 def counts(made: DataSet) -> tuple[int, ...]:
     report = made.report
-    kinds = ("ok", "corrupt", "empty", "mislabelled", "duplicates")
-    assert report["checked"] == sum(report[kind] for kind in kinds)
-    return tuple(report[kind] for kind in kinds)
+    found = (report["ok"], *(len(report[kind]) for kind in KINDS))
+    assert report["checked"] == sum(found)
+    return found
+
+
+def reasons(made: DataSet) -> dict[str, str]:
+    return {item["path"]: item["reason"] for kind in KINDS for item in made.report[kind]}
 
 
 def test_class_folders_are_split_by_seed(classes: Path) -> None:
@@ -54,7 +59,8 @@ def test_class_folders_are_split_by_seed(classes: Path) -> None:
     assert first.fingerprint != other.fingerprint
 
 
-def test_every_kind_of_bad_file_is_named_and_counted(classes: Path) -> None:
+@pytest.mark.fault(50)
+def test_every_kind_of_bad_file_is_named_and_counted(classes: Path, tmp_path: Path) -> None:
     (classes / "cat" / "text.jpg").write_text("no image at all")
     (classes / "cat" / "cut.png").write_bytes((classes / "cat" / "0.png").read_bytes()[:200])
     (classes / "dog" / "nothing.png").touch()
@@ -64,15 +70,38 @@ def test_every_kind_of_bad_file_is_named_and_counted(classes: Path) -> None:
     (classes / "dog" / "notes.txt").write_text("ignored by its name")
     made = load_data(data(classes), 0)
     assert counts(made) == (20, 2, 1, 2, 1)
-    reasons = {item["path"]: item["reason"] for item in made.report["left_out"]}
-    assert set(reasons) == {"cat/text.jpg", "cat/cut.png", "dog/nothing.png", "dog/again.png", "cat/both.png",
-                            "dog/both.png"}  # fmt: skip
-    assert "cat and dog" in reasons["dog/both.png"]
-    assert reasons["dog/again.png"] == "the same image as dog/0.png"
+    said = reasons(made)
+    assert set(said) == {"cat/text.jpg", "cat/cut.png", "dog/nothing.png", "dog/again.png", "cat/both.png",
+                         "dog/both.png"}  # fmt: skip
+    assert "cat and dog" in said["dog/both.png"]
+    assert said["dog/again.png"] == "the same image as dog/0.png"
     assert made.report["ignored"] == ["dog/notes.txt"]
     assert len(made.train) + len(made.val) == 20
+    assert (
+        "6 of 26 files are at fault (2 corrupt, 1 empty, 2 mislabelled, 1 duplicates)"
+        in sentences(made.report, tmp_path)[0]
+    )
+    with pytest.raises(UsageError, match="6 of 26 files are at fault"):
+        refuse(made.report)
 
 
+def test_a_file_that_is_named_as_another_format_is_named_and_used(classes: Path, tmp_path: Path) -> None:
+    (classes / "cat" / "0.png").rename(classes / "cat" / "0.jpg")
+    made = load_data(data(classes), 0)
+    assert counts(made) == (19, 0, 0, 1, 0)
+    assert reasons(made) == {"cat/0.jpg": "its name says JPEG, its content is PNG"}
+    assert len(made.train) + len(made.val) == 20
+    assert sentences(made.report, tmp_path)[0].endswith("0 of them are left out")
+
+
+def test_the_same_picture_in_other_bytes_is_a_duplicate(classes: Path) -> None:
+    Image.open(classes / "cat" / "0.png").save(classes / "cat" / "again.bmp")
+    made = load_data(data(classes), 0)
+    assert reasons(made) == {"cat/again.bmp": "the same picture, in other bytes, as cat/0.png"}
+    assert counted(made.report) == "1 duplicates"
+
+
+@pytest.mark.fault(50)
 def test_an_image_in_train_and_val_stays_in_val_alone(classes: Path, tmp_path: Path) -> None:
     root = tmp_path / "parts"
     shutil.copytree(classes, root / "train")
@@ -82,11 +111,16 @@ def test_an_image_in_train_and_val_stays_in_val_alone(classes: Path, tmp_path: P
     put(root / "val" / "bird" / "c.png", 502)
     made = load_data(data(root), 0)
     assert (len(made.train), len(made.val)) == (19, 3)
-    assert made.report["duplicates"] == 1
-    left_out = {item["path"]: item["kind"] for item in made.report["left_out"]}
-    assert left_out == {"train/cat/3.png": "duplicates", "val/bird/c.png": "mislabelled"}
+    assert counts(made) == (22, 0, 0, 1, 1)
+    assert reasons(made) == {
+        "train/cat/3.png": "the same image as val/cat/leak.png, which validates",
+        "val/bird/c.png": "its class 'bird' has no training image",
+    }
     shutil.rmtree(root / "val" / "dog")
-    assert any("no val image of: dog" in line for line in load_data(data(root), 0).report["warnings"])
+    (root / "train" / "fish").mkdir()
+    put(root / "train" / "horse" / "only.png", 503)
+    problems = {item["class"]: item["problem"] for item in load_data(data(root), 0).report["class_problems"]}
+    assert problems == {"fish": "no_images", "bird": "no_images", "dog": "only_in_train", "horse": "one_image"}
 
 
 @pytest.mark.parametrize("header", ["image,label\n", "bild,art\n", ""])
@@ -137,7 +171,7 @@ def test_the_test_digits_are_seen_by_no_training(tmp_path: Path) -> None:
     held = {preprocess.pixels(path.read_bytes()).tobytes() for path in files}
     for seed in (0, 1):
         made = load_data(settings, seed)
-        seen = {part.pixels(i).tobytes() for part in (made.train, made.val) for i in range(len(part))}
+        seen = {part.pixels([i]).tobytes() for part in (made.train, made.val) for i in range(len(part))}
         assert not held & seen
         assert len(made.train) + len(made.val) == 1397
     stamp = folder.stat().st_mtime_ns

@@ -6,7 +6,7 @@ Torch-free at import. Digits, class folders and CSV lists all end in the same `D
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,45 +15,61 @@ import numpy as np
 
 from engine.config.schema import Data
 from engine.errors import Failed, UsageError
-from engine.tasks.images.check import KINDS, check_images
+from engine.tasks.images.cache import Decoded, DecodedMemory, Shelf, Verdicts
+from engine.tasks.images.check import Checked, check_images
 from engine.tasks.images.digits import CLASSES, heldout_digits, training_digits
-from engine.tasks.images.listing import list_images
+from engine.tasks.images.listing import Entry, Listing, list_images
 from engine.tasks.images.preprocess import ImageError, Preprocess
+from engine.tasks.report import KINDS
 
 __all__ = ["DataSet", "Part", "heldout_digits", "load_data"]
 
 
 @dataclass
 class Part:
-    """The images of one part. Those that fit the cache are decoded already, the others on demand."""
+    """The images of one part. Those that have a row are decoded already, or will be once; the others each time."""
 
-    names: list[str]
+    base: Path
+    names: list[str]  # relative to the base
     labels: np.ndarray  # int64 [n]
-    paths: list[Path | None]
-    cached: list[np.ndarray | None]
+    digests: np.ndarray  # uint8 [n, 32], SHA-256 of each file as it was checked
+    rows: np.ndarray  # int64 [n], -1: none
+    decoded: Decoded
     preprocess: Preprocess
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def in_memory(self) -> bool:
-        return all(pixels is not None for pixels in self.cached)
+    def is_decoded(self) -> bool:
+        """Whether no image has to be decoded, but for the first time."""
+        return bool((self.rows >= 0).all())
 
-    def pixels(self, index: int) -> np.ndarray:
-        """Decoded, resized pixels, uint8 [S, S, 3].
+    def pixels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Decoded, resized pixels, uint8 [len(indices), S, S, 3].
 
         Raises:
-            Failed: the file changed since it was checked.
+            Failed: a file has changed since it was checked.
         """
-        cached = self.cached[index]
-        if cached is not None:
-            return cached
-        path = self.paths[index]
-        assert path is not None
+        side = self.preprocess.img_size
+        pixels = np.empty((len(indices), side, side, 3), np.uint8)
+        for place, index in enumerate(indices):
+            row = int(self.rows[index])
+            if row >= 0 and self.decoded.read(row, pixels[place]):
+                continue
+            pixels[place] = self._decode(int(index))
+            if row >= 0:
+                self.decoded.keep(row, pixels[place])
+        return pixels
+
+    def _decode(self, index: int) -> np.ndarray:
+        path = self.base / self.names[index]
         try:
-            return self.preprocess.pixels(path.read_bytes())
-        except (OSError, ImageError) as error:
+            content = path.read_bytes()
+            if hashlib.sha256(content).digest() != self.digests[index].tobytes():
+                raise ValueError("it has other content")
+            return self.preprocess.pixels(content)
+        except (OSError, ImageError, ValueError) as error:
             raise Failed(
                 f"{path} was good before the first epoch and is no more ({error})",
                 "leave the data alone while it is trained on",
@@ -75,6 +91,7 @@ def load_data(
     settings: Data,
     seed: int,
     *,
+    cache: Path | None = None,
     threads: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DataSet:
@@ -82,6 +99,7 @@ def load_data(
 
     Args:
         seed: decides the split where the data has none of its own.
+        cache: the folder that keeps what the check finds and the decoded images; None: nothing is kept.
         threads: of the check, 0: one a core.
 
     Raises:
@@ -92,16 +110,26 @@ def load_data(
     )
     if settings.kind == "digits":
         return _digits(preprocess, settings.val_fraction, seed)
-    checked = check_images(list_images(settings.root), preprocess, settings.cache_bytes, threads, on_progress)
-    report = checked.report
-    if not checked.entries:
-        first = report["left_out"][0]
+    listing = list_images(settings.root)
+    checked = check_images(
+        listing,
+        preprocess,
+        settings.cache_bytes,
+        shelf=Shelf(cache, settings.cache_bytes) if cache else None,
+        on_disk=settings.cache == "disk",
+        threads=threads,
+        on_progress=on_progress,
+    )
+    good = checked.good(len(listing.entries))
+    if not len(good):
+        first = next(iter(checked.faults))
         raise UsageError(
-            f"none of the {report['checked']} files in {settings.root} can be used",
-            f"for example {first['path']}: {first['reason']}",
+            f"none of the {len(listing.entries)} files in {settings.root} can be used",
+            f"for example {listing.entries[first].name}: {checked.faults[first].reason}",
             kind="no_data",
         )
-    classes = sorted({entry.label for entry in checked.entries})
+    entries = [listing.entries[i] for i in good]
+    classes = sorted({entry.label for entry in entries})
     if len(classes) < 2:
         raise UsageError(
             f"there is only one class, '{classes[0]}', in {settings.root}",
@@ -109,15 +137,11 @@ def load_data(
             kind="no_data",
         )
     numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers[entry.label] for entry in checked.entries], np.int64)
-    parts = np.array([entry.part for entry in checked.entries], "<U5")
+    labels = np.array([numbers[entry.label] for entry in entries], np.int64)
+    parts = np.array([entry.part for entry in entries], "<U5")
     open_ = np.flatnonzero(parts == "")
     if len(open_):
         parts[open_] = np.where(split(labels[open_], settings.val_fraction, seed), "val", "train")
-    for name in ("train", "val"):
-        absent = [c for c, number in numbers.items() if not np.any((parts == name) & (labels == number))]
-        if absent:
-            report["warnings"].append(f"no {name} image of: {', '.join(absent)}")
     if not np.any(parts == "val"):
         raise UsageError(
             "there are too few images to validate with", "add images, or a val/ folder", kind="no_data"
@@ -126,19 +150,61 @@ def load_data(
     def part(name: str) -> Part:
         chosen = np.flatnonzero(parts == name)
         return Part(
-            [checked.entries[i].name for i in chosen],
+            listing.base,
+            [entries[i].name for i in chosen],
             labels[chosen],
-            [checked.entries[i].path for i in chosen],
-            [checked.pixels[i] for i in chosen],
+            checked.verdicts.digests[good[chosen]],
+            checked.verdicts.rows[good[chosen]],
+            checked.decoded,
             preprocess,
         )
 
-    print_ = _fingerprint(
-        (str(parts[i]), entry.label, checked.hashes[i]) for i, entry in enumerate(checked.entries)
-    )
-    report |= {"train": int(np.sum(parts == "train")), "val": int(np.sum(parts == "val")), "classes": classes}
-    report["fingerprint"] = print_
+    digests = checked.verdicts.digests[good]
+    print_ = _fingerprint((str(parts[i]), entry.label, digests[i].tobytes()) for i, entry in enumerate(entries))
+    report = _report(listing, checked, classes, labels, parts == "val", print_)
     return DataSet(classes, part("train"), part("val"), preprocess, report, print_)
+
+
+def _report(
+    listing: Listing, checked: Checked, classes: list[str], labels: np.ndarray, validates: np.ndarray, print_: str
+) -> dict[str, Any]:
+    """The data report (`engine.tasks.report`), with the images of each class."""
+    report: dict[str, Any] = {"checked": len(listing.entries), "ok": len(listing.entries) - len(checked.faults)}
+    report |= {kind: [] for kind in KINDS}
+    for i, fault in checked.faults.items():
+        item: dict[str, Any] = {"path": listing.entries[i].name, "reason": fault.reason}
+        report[fault.kind].append(item | {"used": True} if fault.used else item)
+    train = np.bincount(labels[~validates], minlength=len(classes)).tolist()
+    val = np.bincount(labels[validates], minlength=len(classes)).tolist()
+    counts = {name: {"train": train[c], "val": val[c]} for c, name in enumerate(classes)}
+    return report | {
+        "train": sum(train),
+        "val": sum(val),
+        "classes": classes,
+        "images": counts,
+        "class_problems": _class_problems(listing, counts),
+        "ignored": listing.ignored,
+        "warnings": listing.warnings + checked.notes,
+        "fingerprint": print_,
+    }
+
+
+def _class_problems(listing: Listing, counts: dict[str, dict[str, int]]) -> list[dict[str, str]]:
+    """Classes with too few images, or in one part alone: {class, problem, reason}."""
+    found = []
+    for part, name in listing.bare:
+        place = f"{part}/{name}" if part else name
+        found.append((name, "no_images", f"class folder {place}/ holds no images"))
+    lost = {entry.label for entry in listing.entries if entry.label} - counts.keys()
+    found += [(name, "no_images", f"class '{name}' has no usable training image") for name in sorted(lost)]
+    for name, count in counts.items():
+        if count["train"] + count["val"] == 1:
+            found.append((name, "one_image", f"class '{name}' has one image: nothing validates it"))
+        elif not count["val"]:
+            found.append((name, "only_in_train", f"class '{name}' has no validation image"))
+        elif count["train"] == 1:
+            found.append((name, "one_image", f"class '{name}' has one training image"))
+    return [{"class": name, "problem": problem, "reason": reason} for name, problem, reason in found]
 
 
 def split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -154,33 +220,23 @@ def split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
 def _digits(preprocess: Preprocess, fraction: float, seed: int) -> DataSet:
     images, labels, names = training_digits()
-    pixels = [preprocess.fit(image.convert("RGB")) for image in images]
-    validates = split(labels, fraction, seed)
-    parts = np.where(validates, "val", "train")
     hashes = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    validates = split(labels, fraction, seed)
+    decoded = DecodedMemory(len(images), preprocess.img_size)
+    for row, image in enumerate(images):
+        decoded.keep(row, preprocess.fit(image.convert("RGB")))
+    parts = np.where(validates, "val", "train")
     print_ = _fingerprint((str(parts[i]), CLASSES[labels[i]], hashes[i]) for i in range(len(images)))
-    report: dict[str, Any] = {"checked": len(images), "ok": len(images)} | dict.fromkeys(KINDS, 0)
-    report |= {"left_out": [], "ignored": [], "warnings": []}
-    report |= {"train": int(np.sum(~validates)), "val": int(np.sum(validates)), "classes": list(CLASSES)}
-    report["fingerprint"] = print_
+    listing = Listing(Path(), [Entry(name, CLASSES[label]) for name, label in zip(names, labels, strict=True)])
+    verdicts = Verdicts.blank(len(images), len(images))
+    report = _report(listing, Checked(verdicts, decoded, {}, []), list(CLASSES), labels, validates, print_)
 
     def part(chosen: np.ndarray) -> Part:
-        return Part(
-            [names[i] for i in chosen],
-            labels[chosen],
-            [None] * len(chosen),
-            [pixels[i] for i in chosen],
-            preprocess,
-        )
+        chosen_names = [names[i] for i in chosen]
+        return Part(Path(), chosen_names, labels[chosen], verdicts.digests[chosen], chosen, decoded, preprocess)
 
-    return DataSet(
-        list(CLASSES),
-        part(np.flatnonzero(~validates)),
-        part(np.flatnonzero(validates)),
-        preprocess,
-        report,
-        print_,
-    )
+    train, val = part(np.flatnonzero(~validates)), part(np.flatnonzero(validates))
+    return DataSet(list(CLASSES), train, val, preprocess, report, print_)
 
 
 def _fingerprint(rows: Any) -> str:

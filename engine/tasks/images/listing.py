@@ -6,6 +6,8 @@ Only names are read here; `engine.tasks.images.check` opens the files. Torch-fre
 from __future__ import annotations
 
 import csv
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,20 +39,21 @@ _PART_COLUMNS = ("split", "part", "subset", "fold", "set")
 _PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """One image as it is listed. `part` is `train`, `val`, or "" where the seed has to decide."""
 
-    path: Path
-    name: str  # relative to the root, for people and the report
+    name: str  # relative to the listing's base, for people and the report
     label: str
     part: str = ""
 
 
 @dataclass
 class Listing:
-    entries: list[Entry]
+    base: Path  # what the names are relative to
+    entries: list[Entry] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # files that are not images by their name
+    bare: list[tuple[str, str]] = field(default_factory=list)  # part and name of class folders without an image
     warnings: list[str] = field(default_factory=list)
 
 
@@ -105,28 +108,38 @@ def _list_folder(root: Path) -> Listing:
                 entry.part = ""
         listing.entries += more.entries
         listing.ignored += more.ignored
+        listing.bare += more.bare
     return listing
 
 
 def _list_classes(root: Path, folder: Path, part: str) -> Listing:
-    listing = Listing([])
+    listing = Listing(root)
     for place in _visible(folder):
         if not place.is_dir():
             listing.ignored.append(str(place.relative_to(root)))
             continue
-        found = 0
-        for path in sorted(place.rglob("*")):
-            name = str(path.relative_to(root))
-            if path.is_dir() or any(piece.startswith(".") for piece in path.relative_to(place).parts):
-                continue
-            if path.suffix.lower() in EXTENSIONS:
-                listing.entries.append(Entry(path, name, place.name, part))
-                found += 1
+        before = len(listing.entries)
+        for name in _files(str(place), f"{place.relative_to(root)}/"):
+            if os.path.splitext(name)[1].lower() in EXTENSIONS:  # noqa: PTH122 - a Path each would take longer than all else
+                listing.entries.append(Entry(name, place.name, part))
             else:
                 listing.ignored.append(name)
-        if not found:
-            listing.warnings.append(f"class folder {place.relative_to(root)}/ holds no images")
+        if len(listing.entries) == before:
+            listing.bare.append((part, place.name))
     return listing
+
+
+def _files(folder: str, prefix: str) -> Iterator[str]:
+    """The files below `folder`, in the order of their paths; hidden ones and links to folders are passed over."""
+    with os.scandir(folder) as scan:
+        found = sorted(scan, key=lambda one: one.name)
+    for one in found:
+        if one.name.startswith("."):
+            continue
+        if not one.is_dir():
+            yield prefix + one.name
+        elif not one.is_symlink():
+            yield from _files(one.path, f"{prefix}{one.name}/")
 
 
 def _list_csv(table: Path) -> Listing:
@@ -172,10 +185,7 @@ def _list_csv(table: Path) -> Listing:
     def cell(row: list[str], column: int | None) -> str:
         return row[column] if column is not None and column < len(row) else ""
 
-    entries = [
-        Entry(base / cell(row, image), cell(row, image), cell(row, label), _PARTS.get(cell(row, part).lower(), ""))
-        for row in rows
-    ]
+    entries = [Entry(cell(row, image), cell(row, label), _PARTS.get(cell(row, part).lower(), "")) for row in rows]
     entries = [entry for entry in entries if entry.part != "test"]
     if any(entry.part == "val" for entry in entries):
         for entry in entries:
@@ -183,4 +193,4 @@ def _list_csv(table: Path) -> Listing:
     else:
         for entry in entries:
             entry.part = ""
-    return Listing(entries)
+    return Listing(base, entries)
