@@ -110,7 +110,8 @@ class Sweep:
         }
         kept = ("completed",) if again else ("completed", "failed")
         self._todo = deque(n for n, entry in self._rows.items() if entry["status"] not in kept)
-        self._asked = self._hurried = False
+        self._asked = False
+        self._held: set[int] = set()
         self._said_at = time.monotonic()
 
     def run(self) -> list[dict[str, Any]]:
@@ -155,9 +156,9 @@ class Sweep:
         child = self._folder.child(number)
         if (who := holder(child.lock)) is not None:
             # of a sweep that was killed: it stops by itself after its step
-            if self._rows[number].get("held") != who.get("pid"):
+            if number not in self._held:
                 self._say(f"run {number} still has a process (pid {who.get('pid')}) that ends after its step")
-                self._rows[number]["held"] = who.get("pid")
+                self._held.add(number)
             self._todo.append(number)
             return
         place = self._free.popleft()
@@ -210,8 +211,7 @@ class Sweep:
         self._say(f"  runs {', '.join(shown)}; {len(self._todo)} wait")
 
     def _write(self) -> None:
-        rows = [{key: value for key, value in entry.items() if key != "held"} for entry in self._rows.values()]
-        write_json(self._folder.record, {**self._record, "runs": rows})
+        write_json(self._folder.record, {**self._record, "runs": list(self._rows.values())})
 
 
 def _at(place: Place) -> str:

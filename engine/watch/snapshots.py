@@ -151,12 +151,12 @@ def read_runs(workspace: Workspace, newest: int = NEWEST) -> Runs:
 
 def read_sweep(workspace: Workspace, name: str) -> Sweep:
     """One sweep with its first rows; one that cannot be read says so as its state."""
-    least = {"sweep": name, "state": "damaged"}
     try:
         found = sweeps.read_sweep(sweeps.find_sweep(workspace, name))
     except (UnderstudyError, OSError, LookupError, TypeError):
-        return Sweep(**least)
-    return _lenient(Sweep, {**found, "runs": found["runs"][:SWEEP_ROWS]}, least)
+        return Sweep(sweep=name, state="damaged")
+    known = {**found, "runs": found["runs"][:SWEEP_ROWS]}
+    return _lenient(Sweep, known, {"sweep": name, "state": found["state"]})
 
 
 def running_children(workspace: Workspace, found: Iterable[Sweep]) -> list[Run]:

@@ -93,8 +93,8 @@ class Feed:
         except subprocess.TimeoutExpired:
             code = None
         if code is None:
-            self._kill()
             self._tell(f"did not end within {self._timeout_s:g} s and was stopped")
+            self._kill()
         elif code:
             self._reader.join(1.0)
             self._tell(f"failed ({self._last_word or f'exit {code}'})")
