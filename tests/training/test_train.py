@@ -48,7 +48,7 @@ def test_a_training_from_the_command_line(engine: Callable[..., Any], workspace:
     folder = find_run(workspace, "latest")
     assert [row["epoch"] for row in read_metrics(folder)] == [1, 2, 3]
     report = json.loads(folder.report.read_text())
-    assert (report["checked"], report["ok"], report["corrupt"]) == (1397, 1397, 0)
+    assert (report["checked"], report["ok"], report["corrupt"]) == (1397, 1397, [])
     assert json.loads(folder.progress.read_text())["epoch"] == 3
     assert "optimizer_state_dict" in torch.load(folder.last, weights_only=True)
     trained = [event for event in read_events(workspace) if event["kind"] == "trained"]
