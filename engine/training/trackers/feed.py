@@ -143,8 +143,9 @@ class Feed:
                 self._last_word = line
 
     def _tell(self, what: str) -> None:
-        if not self._told:
-            self._told = True
+        with self._change:
+            before, self._told = self._told, True
+        if not before:
             self._say(f"note: tracker {self._name} {what}; the run goes on without it")
 
     def _kill(self) -> None:
