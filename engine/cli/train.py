@@ -38,6 +38,7 @@ _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "c
 
 @click.command(cls=Verb)
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run (or: latest).")
+@click.option("--from", "source", metavar="RUN", help="Repeat a run: its settings, seed and threads (or: latest).")
 @click.option("--detach", is_flag=True, help="Start it in the background and return at once.")
 @click.option("--strict", is_flag=True, help="Stop at bad data instead of leaving it out.")
 @click.option("--overwrite", is_flag=True, help="Replace a better best of the same cycle.")
@@ -50,6 +51,7 @@ _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "c
 def train(
     session: Session,
     resume: str | None,
+    source: str | None,
     detach: bool,
     strict: bool,
     overwrite: bool,
@@ -82,6 +84,7 @@ def train(
         session,
         session.settings.task,
         resume=resume,
+        source=source,
         detach=detach,
         strict=strict,
         overwrite=overwrite,
@@ -94,6 +97,7 @@ def run_training(
     task: str,
     *,
     resume: str | None = None,
+    source: str | None = None,
     follow: bool = False,
     detach: bool = False,
     strict: bool = False,
@@ -104,10 +108,15 @@ def run_training(
 
     Args:
         task: which kind of work a new run does; a resumed one does what it began with.
+        source: the run that a new one repeats.
         follow: without `resume`, go on with the newest run of this task: where it was interrupted, or from the
             weights that it ended with.
     """
     settings, folder, start_from = session.settings, None, None
+    if source and resume:
+        raise UsageError("--from begins a new run, --resume goes on with one", "give one of them")
+    if claimed:
+        source = find_run(session.workspace, claimed).read_manifest().get("repeats")
     if follow and not resume and not claimed:
         resume, start_from = _newest(session, task)
     if resume:
@@ -124,6 +133,16 @@ def run_training(
             session.say(f"run {folder.run} is completed: nothing to do")
             session.emit({name: manifest.get(name) for name in _RESULT}, _text)
             return
+    elif source:
+        from engine.training.plan import repeated_settings
+
+        manifest = find_run(session.workspace, source).read_manifest()
+        if not manifest.get("settings"):
+            raise UsageError(
+                f"run {source} has not begun: it has no settings to repeat", "see: python -m engine runs"
+            )
+        source, task, start_from = manifest["run"], manifest["task"], manifest.get("started_from")
+        settings = repeated_settings(session.loaded, manifest["settings"])
     elif task == "go":
         from engine.training.plan import go_settings
 
@@ -133,7 +152,8 @@ def run_training(
 
         list_images(settings.data.root)  # what is plainly wrong is said before torch is loaded
     if detach:
-        _detach(session, folder, task, strict=strict, overwrite=overwrite, start_from=start_from)
+        _detach(session, folder, task, strict=strict, overwrite=overwrite, start_from=start_from,
+                repeats=source)  # fmt: skip
         return
     if folder is None:
         folder = find_run(session.workspace, claimed) if claimed else claim_run(session.workspace)
@@ -158,6 +178,7 @@ def run_training(
         overwrite=overwrite,
         publish=not folder.swept,
         keep_folder=claimed is not None,
+        repeats=source,
     )
     session.emit(result, _text)
 
@@ -186,15 +207,22 @@ def _stop(session: Session, name: str) -> None:
 
 
 def _detach(
-    session: Session, folder: RunFolder | None, task: str, *, strict: bool, overwrite: bool, start_from: str | None
+    session: Session,
+    folder: RunFolder | None,
+    task: str,
+    *,
+    strict: bool,
+    overwrite: bool,
+    start_from: str | None,
+    repeats: str | None,
 ) -> None:
     """A child with a session of its own outlives the terminal."""
     words = ["--resume", folder.run] if folder else []
     if folder is None:
         folder = claim_run(session.workspace)
         words = ["--claimed", folder.run]
-        if start_from:
-            folder.write_manifest(FIELDS | {"run": folder.run, "started_from": start_from})
+        if start_from or repeats:
+            folder.write_manifest(FIELDS | {"run": folder.run, "started_from": start_from, "repeats": repeats})
     words += [*(["--strict"] if strict else []), *(["--overwrite"] if overwrite else [])]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(

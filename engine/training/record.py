@@ -20,7 +20,7 @@ from engine.training.plan import kept_settings
 from engine.training.progress import Metrics, ProcessMemory
 from engine.training.runs import RunFolder
 from engine.training.saving import light_checkpoint, save_interval
-from engine.training.state import save_state
+from engine.training.state import save_state, state_digest, weighed
 
 
 class Record:
@@ -127,12 +127,22 @@ class Record:
         self.note(micro_batch=self.trainer.micro_batch)
         self.save_state()
 
-    def complete(self) -> None:
+    def complete(self, source: dict[str, Any]) -> None:
+        """The end of the run.
+
+        Args:
+            source: the manifest of the run that this one repeats, or {}.
+        """
         assert self.trainer
         assert self.trainer.best
         best, manifest = self.trainer.best, self.manifest
         self._figures()
         self.trainer.progress.write(self.trainer.epochs, self.trainer.steps, None, "done")
+        manifest["state_sha256"] = state_digest(weighed(self.trainer))
+        if before := source.get("state_sha256"):
+            same = before == manifest["state_sha256"]
+            word = "ends with the same weights and optimiser as" if same else "ends otherwise than"
+            self.say(f"run {self.folder.run} {word} run {source['run']}{', bit for bit' if same else ''}")
         detail = {
             "cycle": manifest["cycle"],
             "model": self.settings.model.name,

@@ -13,12 +13,14 @@ from engine.checkpoints.foreign import adopt
 from engine.config import Settings
 from engine.devices.detect import ChosenDevice, choose_device
 from engine.errors import UsageError
+from engine.store.files import sha256_file
 from engine.tasks.report import refuse, sentences
 from engine.tasks.task import Task, load_task, steps_per_epoch
 from engine.training.loop import Hooks, Stopped, Trainer
 from engine.training.progress import Progress
+from engine.training.provenance import differences, made_with
 from engine.training.record import Record
-from engine.training.runs import RunFolder
+from engine.training.runs import RunFolder, find_run
 from engine.training.shortage import Torn
 from engine.training.signals import StopRequest
 from engine.training.state import load_state, restore
@@ -41,6 +43,11 @@ class Session:
             UsageError, Failed: as `train`.
         """
         state = load_state(self.folder, self.say)
+        source = (
+            find_run(self.record.workspace, repeats).read_manifest()
+            if (repeats := self.manifest["repeats"])
+            else {}
+        )
         chosen = choose_device(self.settings.device.prefer)
         precision = _precision(self.settings.training.precision, chosen)
         if chosen.note:
@@ -50,6 +57,8 @@ class Session:
         _make_repeatable(self.settings.training.seed)
         if state:
             self._same_threads(state)
+        elif source.get("threads"):
+            torch.set_num_threads(source["threads"])
         model = task.build_model(pretrained=self.settings.model.pretrained is True and not state)
         if not state:
             self._start_from(model)
@@ -63,7 +72,10 @@ class Session:
             parameters=sum(p.numel() for p in model.parameters()),
             classes=len(task.classes),
             unit=task.unit,
+            **made_with(task.fingerprint, self.settings.training.seed, 1),
         )
+        for difference in differences(source, self.manifest) if source else ():
+            self.say(f"note: not as in run {repeats}: {difference}")
         trainer = self._trainer(model, task, chosen, precision)
         if state:
             restore(trainer, state)
@@ -77,7 +89,7 @@ class Session:
             if isinstance(error, Stopped):  # a second Ctrl-C may have cut a step in two: nothing to save
                 self.record.save_state()
             raise
-        self.record.complete()
+        self.record.complete(source)
 
     def _run(self, trainer: Trainer) -> None:
         hooks = Hooks(lambda: bool(self.stop), self.record.save_within, self._epoch_done, self.record.smaller)
@@ -139,6 +151,7 @@ class Session:
             raise UsageError(
                 f"this run cannot begin with the weights of {path} ({reason})", "start from new weights: --fresh"
             ) from None
+        self.record.note(started_from_sha256=sha256_file(Path(path)))
         self.say(f"begins with the weights of {path}")
 
     def _begin_with_pretrained(self, model: torch.nn.Module) -> None:

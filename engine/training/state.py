@@ -20,7 +20,6 @@ from engine.training.loop import Position, Trainer
 from engine.training.runs import RunFolder
 
 FORMAT = 1
-_WEIGH = ("model_state_dict", "ema_state_dict", "optimizer_state_dict")
 
 
 def save_state(folder: RunFolder, trainer: Trainer, elapsed_s: float) -> None:
@@ -32,9 +31,7 @@ def save_state(folder: RunFolder, trainer: Trainer, elapsed_s: float) -> None:
     state: dict[str, Any] = {
         "format": FORMAT,
         "run": folder.run,
-        "model_state_dict": trainer.model.state_dict(),
-        "ema_state_dict": trainer.averaged.state_dict() if trainer.averaged else None,
-        "optimizer_state_dict": trainer.optimizer.state_dict(),
+        **weighed(trainer),
         "scaler_state_dict": trainer.scaler.state_dict(),
         "epoch": place.epoch,
         "step": place.step,
@@ -58,6 +55,15 @@ def save_state(folder: RunFolder, trainer: Trainer, elapsed_s: float) -> None:
         folder.last.replace(folder.previous)
     scratch.replace(folder.last)
     fsync_folder(folder.root)
+
+
+def weighed(trainer: Trainer) -> dict[str, Any]:
+    """What two equal runs have in common at their end."""
+    return {
+        "model_state_dict": trainer.model.state_dict(),
+        "ema_state_dict": trainer.averaged.state_dict() if trainer.averaged else None,
+        "optimizer_state_dict": trainer.optimizer.state_dict(),
+    }
 
 
 def load_state(folder: RunFolder, say: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
@@ -111,7 +117,7 @@ def state_digest(state: dict[str, Any]) -> str:
         else:
             digest.update(repr(value).encode())
 
-    for name in _WEIGH:
+    for name in ("model_state_dict", "ema_state_dict", "optimizer_state_dict"):
         add(state[name])
     return digest.hexdigest()
 

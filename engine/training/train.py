@@ -33,6 +33,7 @@ def train(
     overwrite: bool = False,
     publish: bool = True,
     keep_folder: bool = False,
+    repeats: str | None = None,
 ) -> dict[str, Any]:
     """Train in `folder`, from its `last.pth` where there is one.
 
@@ -44,6 +45,7 @@ def train(
         strict: stop at bad data instead of leaving it out.
         overwrite: replace a better best of the same cycle.
         publish: save the best to the cycle folder; else (a sweep's child) into the run's own.
+        repeats: the run whose settings these are, to be compared with at the end.
         keep_folder: keep the folder of a run that could not begin (somebody was told its number).
 
     Returns:
@@ -62,6 +64,7 @@ def train(
         fresh = not manifest.get("settings")
         manifest = FIELDS | manifest | {"run": folder.run, "status": "running", "error": None, "finished_at": None}
         manifest |= {"task": task, "started_from": manifest.get("started_from") or start_from}
+        manifest |= {"repeats": manifest.get("repeats") or repeats}
         manifest |= {"settings": kept_settings(settings), **process_identity()}
         manifest |= {"model": settings.model.name, "data": settings.defaults.data if fresh else manifest["data"]}
         manifest["started_at"] = manifest["started_at"] or timestamp()
