@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ import pytest
 
 from engine.config import load_settings
 from engine.errors import UsageError
+from engine.store.files import write_json
 from engine.store.workspace import Workspace
 from engine.training import sweep as runner
 from engine.training.grid import check, expand, values
 from engine.training.plan import kept_settings, resumed_settings
 from engine.training.runs import RunFolder, describe_run, find_run, process_identity
-from engine.training.signals import StopRequest
+from engine.training.signals import StopRequest, stop_requests, stop_with
 from engine.training.sweeps import SweepFolder, find_sweep, list_sweeps, make_sweep, read_sweep
+from engine.watch.sources import FileSource
 from tests.conftest import Result
 
 GRID = ["model=litecnn,litecnn_pro", "training.seed=range(0,2)", "notify.events=alert,trained"]
@@ -202,6 +205,34 @@ def test_a_sweep_whose_process_is_gone_is_lost(sweep: SweepFolder) -> None:
     record = json.loads(sweep.record.read_text())
     sweep.record.write_text(json.dumps(record | {"state": "running", "pid": 2**22 + 1}))
     assert read_sweep(sweep)["state"] == "lost"
+
+
+def test_a_child_stops_when_its_sweep_is_gone() -> None:
+    reading, writing = os.pipe()
+    with stop_requests() as stop:
+        stop_with(reading)
+        os.write(writing, b"still here")
+        assert not stop
+        os.close(writing)  # as the kernel does when the sweep is killed
+        deadline = time.monotonic() + 30
+        while not stop and time.monotonic() < deadline:
+            time.sleep(0.005)
+    assert stop.asked == "SIGTERM"
+    os.close(reading)
+
+
+def test_the_stream_shows_sweeps_and_their_live_runs(sweep: SweepFolder, workspace: Workspace) -> None:
+    me = process_identity()
+    child = sweep.child(2)
+    child.write_manifest(child.read_manifest() | me | {"status": "running"})
+    write_json(child.progress, {"epoch": 3, "epochs": 9, "step": 1, "steps": 4, "loss": 0.5})
+    write_json(sweep.record, json.loads(sweep.record.read_text()) | me | {"state": "running"})
+    found = FileSource(workspace, load_settings(None, workspace.root).settings).look()
+    (shown,) = found["runs"].sweeps
+    assert (shown.state, shown.done, shown.total, found["runs"].sweeps_total) == ("running", 0, 4, 1)
+    assert {row.n: row.status for row in shown.runs}[2] == "running"
+    (live,) = found["progress"].runs
+    assert (live.run, live.epoch, live.steps) == (child.run, 3, 4)
 
 
 def test_places_are_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
