@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from console import text
+from console.panes import sweeps
 from console.store import Freshness
 from console.view import View
 from console.widgets.charts import bar, curve
@@ -133,7 +134,10 @@ def fraction(run: RunProgress) -> float | None:
 
 
 def draw(view: View, width: int, height: int) -> list[Row]:
-    return [row.cut(width) for row in _rows(view, width, height)[:height]]
+    below = sweeps.lines(view, width, height) if items(view) else []
+    room = height - len(below) - bool(below)
+    rows = [row.cut(width) for row in _rows(view, width, room)[:room]]
+    return [*rows, *(Row() for _line in range(height - len(below) - len(rows))), *below] if below else rows
 
 
 def _rows(view: View, width: int, height: int) -> list[Row]:
@@ -143,6 +147,8 @@ def _rows(view: View, width: int, height: int) -> list[Row]:
     if one is None:
         if view.ui.filters.get("training"):
             return [Row(_("nothing matches the filter"), "dim")]
+        if swept := sweeps.table(view, width, height):
+            return swept
         waiting = view.store.runs is None
         said = _("no training yet: {key} starts one").format(key=view.key("train"))
         return [Row(_("no figures yet") if waiting else said, "dim")]
@@ -224,7 +230,7 @@ def _list(view: View, rows: list[Entry], width: int, height: int, above: int) ->
         one = rows[index]
         cursor = index == place.cursor
         row = Row(ground="selection" if cursor and focused else "background")
-        row.put((view.glyphs.cursor if cursor else " ") + " ", "accent").cell(one.name, 7).put(" ")
+        row.put((view.glyphs.cursor if cursor else " ") + " ", "accent").cell(_short(one.name), 7).put(" ")
         row.cell(_state(view, one)[0], 13, _state(view, one)[1]).put(" ")
         if wide:
             name = (one.run.model if one.run else None) or text.NONE
@@ -238,6 +244,11 @@ def _list(view: View, rows: list[Entry], width: int, height: int, above: int) ->
             row.cell(text.number(one.best.epoch if one.best else None), 5, "dim", right=True)
         lines.append(row.cell(_when(view, one), 13, "dim", right=True).cut(width))
     return lines
+
+
+def _short(name: str) -> str:
+    """A sweep's run, `2026-11-21/16-30-00/3`, as `16-30/3`."""
+    return f"{name[11:16]}/{name.rpartition('/')[2]}" if "/" in name else name
 
 
 def _when(view: View, one: Entry) -> str:

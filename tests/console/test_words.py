@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from console import text, words
 from console.actions import ACTIONS
 from console.layout import PANES
-from console.panes import checkpoints, slots, training
+from console.panes import checkpoints, slots, sweeps, training
 from console.sheets import details
 from console.sheets.asking import Read
 from console.sheets.base import Sheet
@@ -50,7 +50,9 @@ def words_of_data() -> set[str]:
     """Words that come with the data, or from tables, and are looked up where they are drawn."""
     found = {word for word, _role in checkpoints.STANDS.values() if word.islower()}
     found |= {column for columns in COLUMNS.values() for column in columns} | set(PANES)
-    found |= {label for label, _show in details.FACTS} | set(training.STATUS) | set(slots.STATES)
+    found |= (
+        {label for label, _show in details.FACTS} | set(training.STATUS) | set(sweeps.STATUS) | set(slots.STATES)
+    )
     found |= {kind.replace("_", " ") for kind in EVENTS}
     found |= {theme.description for theme in load_themes([SHIPPED])[0].values()}
     for sheet in (Sheet, Promote, Rollback, Read, Choose):
