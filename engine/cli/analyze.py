@@ -40,7 +40,7 @@ def analyze(session: Session, checkpoint: str, data: str | None, output_dir: str
     enough(found.kept, found.failed)
     evaluation = Evaluation.of(loaded.classes, labelled.images, found.kept, found.rows[0])
     value = {"checkpoint": loaded.source, **describe(evaluation, labelled, found.failed)}
-    write(session, value, evaluation, Path(output_dir).expanduser(), f"{loaded.shown} on {labelled.shown}")
+    write(session, value, evaluation, Path(output_dir).expanduser(), f"{short(loaded)} on {labelled.shown}")
     session.emit(value, lambda value: text(value, evaluation))
 
 
@@ -144,6 +144,11 @@ def text(value: dict[str, Any], evaluation: Evaluation) -> str:
     lines += ["", f"calibration: expected error {found['ece']:.4f}; {lean} by {abs(found['overconfidence']):.4f}"]
     lines += [*name_failed(value["failed"]), str(value["confusion_matrix"])]
     return "\n".join(lines)
+
+
+def short(loaded: Loaded) -> str:
+    """A net's name for a picture: a file's last two places."""
+    return "/".join(Path(loaded.shown).parts[-2:])
 
 
 def _tail(said: str, most: int = 110) -> str:

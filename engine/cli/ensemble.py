@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from engine.cli import analyze as one
 from engine.cli.predict import limits, open_checkpoint, progress
 from engine.cli.verb import Session, Verb, table
 from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.training.evaluate import Evaluation
 
 
 @click.command(cls=Verb, words=("[C ...]", 0, None))
@@ -64,20 +67,15 @@ def ensemble(
         **one.describe(together, labelled, found.failed),
     }
     one.write(session, value, together, Path(output_dir).expanduser(), f"{len(members)} nets on {labelled.shown}")
-    session.emit(value, lambda value: _text(value, together))
+    session.emit(value, lambda value: _text(value, together, [member.shown for member in members]))
 
 
-def _text(value: dict[str, Any], together: Any) -> str:
+def _text(value: dict[str, Any], together: Evaluation, names: list[str]) -> str:
     rows = [
-        (
-            _short(member["checkpoint"]),
-            f"{member['weight']:.3f}",
-            f"{member['accuracy']:.2%}",
-            f"{member['f1_macro']:.4f}",
-        )
-        for member in value["members"]
+        (_short(name), f"{its['weight']:.3f}", f"{its['accuracy']:.2%}", f"{its['f1_macro']:.4f}")
+        for name, its in zip(names, value["members"], strict=True)
     ]
-    rows.append(("all, by soft voting", "1", f"{value['accuracy']:.2%}", f"{value['f1_macro']:.4f}"))
+    rows.append(("all, by soft voting", "1.000", f"{value['accuracy']:.2%}", f"{value['f1_macro']:.4f}"))
     return table(rows, ("", "weight", "accuracy", "F1-macro")) + "\n\n" + one.text(value, together)
 
 

@@ -72,7 +72,7 @@ def draw_confusion_matrix(
 def draw_calibration(path: Path, found: dict[str, Any], title: str) -> None:
     """The reliability diagram: accuracy over confidence in each bin, and how many answers each holds."""
     figure = _figure(4.6, 5.2)
-    axes = figure.add_axes((0.13, 0.34, 0.83, 0.54))
+    axes = figure.add_axes((0.13, 0.34, 0.83, 0.52))
     counts = figure.add_axes((0.13, 0.10, 0.83, 0.17), sharex=axes)
     full = [row for row in found["bins"] if row["n"]]
     width = found["bins"][0]["high"] * 0.92

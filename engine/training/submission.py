@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def sample_sheet(sample: Path, folder: Path, classes: Sequence[str], wanted: str
         UsageError: not a table of images; rows without an image, or images without a row: the first are named.
     """
     try:
-        text = sample.read_text(encoding="utf-8-sig", newline="")
+        raw = sample.read_bytes()
+        text = raw.decode("utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"no sample at {sample}", "check --sample", kind="not_found") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -101,8 +103,7 @@ def sample_sheet(sample: Path, folder: Path, classes: Sequence[str], wanted: str
     targets, values = _targets(header, rows, image, classes, wanted, sample)
     files = _match(sample, [row[image] for row in rows], folder, extra=extra)
     newline = "\r\n" if "\r\n" in text else "\n"
-    bom = sample.read_bytes().startswith(b"\xef\xbb\xbf")
-    return Sheet(header, rows, image, targets, values, files, delimiter, newline, bom)
+    return Sheet(header, rows, image, targets, values, files, delimiter, newline, raw.startswith(BOM_UTF8))
 
 
 def filled(
@@ -130,7 +131,7 @@ def filled(
                 best = int(answer.argmax())
                 row[column] = classes[best] if sheet.values == "label" else str(best)
         writer.writerow(row)
-    return (b"\xef\xbb\xbf" if sheet.bom else b"") + stream.getvalue().encode()
+    return (BOM_UTF8 if sheet.bom else b"") + stream.getvalue().encode()
 
 
 def _targets(
@@ -160,14 +161,14 @@ def _match(sample: Path, names: list[str], folder: Path, *, extra: bool) -> list
     found = [next((way[name] for way in ways if name in way), None) for name in map(_as_path, names)]
     if missing := [name for name, path in zip(names, found, strict=True) if path is None]:
         raise UsageError(
-            f"{len(missing)} of the {len(names)} rows of {sample} have no image in {folder}: {_some(missing)}",
+            f"{len(missing)} of {len(names)} rows of {sample} have no image in {folder}: {_some(missing)}",
             "give --data the folder of exactly these images",
             kind="missing_images",
         )
     left = sorted(set(files) - {path for path in found if path})
     if left and not extra:
         raise UsageError(
-            f"{len(left)} images in {folder} have no row in {sample}: {_some([path.name for path in left])}",
+            f"images in {folder} without a row in {sample} ({len(left)}): {_some([path.name for path in left])}",
             "remove them, or say that it is meant: --ignore-extra",
             kind="extra_images",
         )
