@@ -137,7 +137,7 @@ def test_commented_values_of_the_projects_file_are_the_defaults() -> None:
     uncommented = text.split("[training]\n", 1)[1].split("\n[", 1)[0]
     lines = [line[2:] for line in uncommented.splitlines() if line.startswith("# ")]
     values = tomli.loads(
-        "\n".join(line for line in lines if not line.startswith(("mirror", "cycle", "epochs", "micro_batch")))
+        "\n".join(line for line in lines if not line.startswith(("mirror", "cycle", "epochs", "micro_batch", "parallel")))
     )
     from engine.config.schema import Training
 
