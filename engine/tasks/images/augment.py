@@ -9,7 +9,8 @@ JPEG artefacts, which have no batched form, to single images.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-DRAWS = 32  # uniform numbers a sample
+from engine.config.schema import Training
+from engine.tasks.images import randaugment
+
+DRAWS = 64  # uniform numbers a sample
+_OPERATIONS_AT = 40  # where RandAugment's begin
 _MASK = (1 << 64) - 1
 
 
@@ -26,6 +31,7 @@ class Recipe:
     """How strongly a level changes images; angles in degrees, the rest fractions of the side or of 1."""
 
     rotate: float = 0.0
+    turn: float = 0.0  # share of samples that lie on a side or upside down
     shear: float = 0.0
     translate: float = 0.0
     zoom_in: float = 1.0  # smallest side of the crop, as a fraction of the image's
@@ -35,13 +41,24 @@ class Recipe:
     perspective: float = 0.0
     colour: float = 0.0
     saturation: float = 0.0
+    tint: float = 0.0
     erase: float = 0.0
     mix: float = 0.0  # share of samples mixed with their neighbour in the batch
+    mixup: float = 1.0  # alpha of the Beta distribution of the shares; 0: never
+    cutmix: float = 1.0
+    operations: int = 0  # of RandAugment, and
+    magnitude: float = 0.0  # their greatest strength, 0..10
     blur: float = 0.0
     shadow: float = 0.0
     noise: float = 0.0
     jpeg: float = 0.0
     padding: str = "border"
+
+    @property
+    def moves(self) -> bool:
+        """Whether any pixel may leave its place."""
+        plain = self.rotate or self.turn or self.shear or self.translate or self.aspect or self.flip
+        return bool(plain or self.perspective or self.operations or self.zoom_in != 1 or self.zoom_out != 1)
 
 
 RECIPES = {
@@ -61,7 +78,8 @@ RECIPES = {
         padding="reflection",
     ),
     "document": Recipe(
-        rotate=8,
+        rotate=10,
+        turn=0.1,
         shear=3,
         translate=0.05,
         zoom_in=0.85,
@@ -70,6 +88,7 @@ RECIPES = {
         perspective=0.12,
         colour=0.25,
         saturation=0.3,
+        tint=0.08,
         erase=0.1,
         blur=0.3,
         shadow=0.3,
@@ -83,11 +102,6 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The sample's own stream. `index` -1 is the stream of the epoch's order."""
     counter = [0, 0, 1, 0] if index < 0 else [0, 0, 0, index]
     return np.random.Generator(np.random.Philox(key=[seed & _MASK, epoch], counter=counter))
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch visits its samples, int64 [count]."""
-    return generator(seed, epoch, -1).permutation(count)
 
 
 def draw(seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
@@ -113,57 +127,99 @@ def degrade(level: str, pixels: np.ndarray, seed: int, epoch: int, index: int) -
     return pixels
 
 
-def augment(level: str, images: Tensor, draws: Tensor) -> Tensor:
+def recipe_of(level: str, training: Training) -> Recipe:
+    """The level's recipe with what the training's settings change of it."""
+    recipe = RECIPES[level]
+    if training.mixup is not None or training.cutmix is not None:
+        recipe = replace(recipe, mix=1.0, mixup=training.mixup or 0.0, cutmix=training.cutmix or 0.0)
+    if training.mix_share is not None:
+        recipe = replace(recipe, mix=training.mix_share)
+    if not recipe.mixup and not recipe.cutmix:
+        recipe = replace(recipe, mix=0.0)
+    if training.erasing is not None:
+        recipe = replace(recipe, erase=training.erasing)
+    return replace(recipe, operations=training.randaugment, magnitude=training.randaugment_magnitude)
+
+
+def augment(recipe: Recipe, images: Tensor, draws: Tensor) -> Tensor:
     """Warp, colour and erase a batch.
 
     Args:
         images: float32 [B, 3, S, S], values 0..1.
         draws: `draw()`'s numbers on the same device.
     """
-    recipe = RECIPES[level]
-    if recipe == RECIPES["none"]:
-        return images
-    images = _warp(recipe, images, draws)
+    operations = draws[:, _OPERATIONS_AT:]
+    matrix = _homography(recipe, draws)
+    if recipe.operations:
+        matrix = matrix @ randaugment.geometry(operations, recipe.operations, recipe.magnitude)
+    if recipe.moves:
+        images = _warp(recipe, images, matrix)
+    if recipe.operations:
+        images = randaugment.colour(images, operations, recipe.operations, recipe.magnitude)
     if recipe.blur:
         images = _blur(recipe, images, draws)
     if recipe.shadow:
         images = _shadow(recipe, images, draws)
-    images = _colour(recipe, images, draws)
+    if recipe.colour:
+        images = _colour(recipe, images, draws)
     return _erase(recipe, images, draws) if recipe.erase else images
 
 
-def mix(level: str, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix some samples with their neighbour in the batch (`roll` by one): half by CutMix, half by mixup.
+def mix(recipe: Recipe, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Mix some samples with their neighbour in the batch (`roll` by one): by CutMix, by mixup, or half and half.
 
     CutMix: Yun et al. 2019, arXiv:1905.04899; mixup: Zhang et al. 2018, arXiv:1710.09412.
 
     Returns:
         The images, and for each the weight of its own label (its neighbour has the rest), float32 [B].
     """
-    recipe = RECIPES[level]
     count, _, height, width = images.shape
     if not recipe.mix or count < 2:
         return images, torch.ones(count, device=images.device)
-    chosen, cut = draws[:, 28] < recipe.mix, draws[:, 29] < 0.5
-    share = draws[:, 30]
+    both = bool(recipe.mixup and recipe.cutmix)
+    chosen, cut = draws[:, 28] < recipe.mix, draws[:, 29] < (0.5 if both else float(bool(recipe.cutmix)))
     other = images.roll(1, 0)
-    side = (1 - share).sqrt() / 2
+    side = (1 - _beta(recipe.cutmix or 1.0, draws[:, 30])).sqrt() / 2
     inside = _box(draws[:, 19], draws[:, 31], side, side, height, width)
     inside &= (chosen & cut).view(-1, 1, 1, 1)
+    share = _beta(recipe.mixup or 1.0, draws[:, 30])
     weight = torch.where(chosen & ~cut, share, torch.ones_like(share))
     mixed = torch.lerp(other, images, weight.view(-1, 1, 1, 1))
     mixed = torch.where(inside, other, mixed)
     return mixed, torch.where(chosen & cut, 1 - inside.float().mean((1, 2, 3)), weight)
 
 
+def _beta(alpha: float, u: Tensor) -> Tensor:
+    """Uniform numbers to those of Beta(alpha, alpha), by its inverse distribution function."""
+    if alpha == 1:
+        return u
+    table = torch.from_numpy(_quantiles(alpha)).to(u.device)
+    place = u * (len(table) - 1)
+    below = place.long().clamp_max(len(table) - 2)
+    return torch.lerp(table[below], table[below + 1], place - below)
+
+
+@cache
+def _quantiles(alpha: float) -> np.ndarray:
+    """Quantiles of Beta(alpha, alpha) at 0/1024 .. 1024/1024, float32 [1025].
+
+    With x = sin(t)**2 the density is (sin t cos t)**(2 alpha - 1) dt; midpoints miss its poles at the ends.
+    """
+    edges = np.linspace(0, np.pi / 2, 200_001)
+    middle = (edges[1:] + edges[:-1]) / 2
+    mass = np.concatenate([[0.0], np.cumsum((np.sin(middle) * np.cos(middle)) ** (2 * alpha - 1))])
+    angles = np.interp(np.linspace(0, 1, 1025), mass / mass[-1], edges)
+    return (np.sin(angles) ** 2).astype(np.float32)
+
+
 def _signed(u: Tensor) -> Tensor:
     return u * 2 - 1
 
 
-def _warp(recipe: Recipe, images: Tensor, u: Tensor) -> Tensor:
-    """One homography a sample, from the output's coordinates (-1..1) to the input's."""
-    height, width = images.shape[2:]
-    angle = _signed(u[:, 0]) * np.deg2rad(recipe.rotate)
+def _homography(recipe: Recipe, u: Tensor) -> Tensor:
+    """One map a sample from the output's coordinates (-1..1) to the input's, [B, 3, 3]."""
+    quarter = torch.where(u[:, 32] < recipe.turn, 1 + (u[:, 33] * 3).floor(), torch.zeros_like(u[:, 33]))
+    angle = _signed(u[:, 0]) * np.deg2rad(recipe.rotate) + quarter * (np.pi / 2)
     shear = torch.tan(_signed(u[:, 1]) * np.deg2rad(recipe.shear))
     scale = recipe.zoom_in + (recipe.zoom_out - recipe.zoom_in) * u[:, 2]
     aspect = torch.exp(_signed(u[:, 3]) * recipe.aspect / 2)
@@ -179,26 +235,31 @@ def _warp(recipe: Recipe, images: Tensor, u: Tensor) -> Tensor:
         torch.stack([scale * aspect * mirror * sin, scale / aspect * (shear * sin + cos), shift_y], 1),
         torch.stack([tilt_x, tilt_y, torch.ones_like(cos)], 1),
     ]
+    return torch.stack(rows, 1)
+
+
+def _warp(recipe: Recipe, images: Tensor, matrix: Tensor) -> Tensor:
+    height, width = images.shape[2:]
     ys = (torch.arange(height, device=images.device) * 2 + 1) / height - 1
     xs = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
     y, x = ys.view(1, -1, 1), xs.view(1, 1, -1)
     a, b, c = (
-        row[:, 0].view(-1, 1, 1) * x + row[:, 1].view(-1, 1, 1) * y + row[:, 2].view(-1, 1, 1) for row in rows
+        row[:, 0].view(-1, 1, 1) * x + row[:, 1].view(-1, 1, 1) * y + row[:, 2].view(-1, 1, 1)
+        for row in matrix.unbind(1)
     )
     grid = torch.stack([a / c, b / c], -1) if recipe.perspective else torch.stack([a, b], -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=recipe.padding, align_corners=False)
 
 
 def _colour(recipe: Recipe, images: Tensor, u: Tensor) -> Tensor:
-    if not recipe.colour:
-        return images
-
     def spread(k: int, strength: float) -> Tensor:
         return (1 + _signed(u[:, k]) * strength).view(-1, 1, 1, 1)
 
     if recipe.saturation:
         grey = images.mean(1, keepdim=True)
         images = torch.lerp(grey, images, spread(9, recipe.saturation))
+    if recipe.tint:  # the light's colour: a gain for each channel
+        images = images * (1 + _signed(u[:, 34:37]) * recipe.tint).view(-1, 3, 1, 1)
     level = images.mean((1, 2, 3), keepdim=True)
     # contrast about the mean and brightness are one affine map
     contrast, brightness = spread(10, recipe.colour), spread(11, recipe.colour)
@@ -222,15 +283,19 @@ def _erase(recipe: Recipe, images: Tensor, u: Tensor) -> Tensor:
 
 
 def _blur(recipe: Recipe, images: Tensor, u: Tensor) -> Tensor:
-    """A 5x5 binomial-like blur, its width growing with the draw."""
-    count = images.shape[0]
-    sigma = torch.where(u[:, 18] < recipe.blur, 0.4 + 1.2 * u[:, 20], torch.full_like(u[:, 18], 1e-3))
-    taps = torch.arange(-2, 3, device=images.device).view(1, -1)
-    kernel = torch.exp(-0.5 * (taps / sigma.view(-1, 1)) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-    flat = F.pad(images, (2, 2, 2, 2), mode="replicate").reshape(1, count * 3, *[s + 4 for s in images.shape[2:]])
-    flat = F.conv2d(flat, kernel.view(-1, 1, 1, 5), groups=count * 3)
-    flat = F.conv2d(flat, kernel.view(-1, 1, 5, 1), groups=count * 3)
+    """A Gaussian of its own width along each axis, so that it also stands for a hand that moved."""
+    count, _, height, width = images.shape
+    most = 0.8 + 0.8 * max(1.0, min(height, width) / 384)  # pixels: a phone's blur grows with the resolution
+    chosen = u[:, 18] < recipe.blur
+    radius = round(2 * most)
+    taps = torch.arange(-radius, radius + 1, device=images.device).view(1, -1)
+    flat = F.pad(images, (radius,) * 4, mode="replicate")
+    flat = flat.reshape(1, count * 3, height + 2 * radius, width + 2 * radius)
+    for draws, shape in ((u[:, 20], (1, 1, -1)), (u[:, 37], (1, -1, 1))):
+        sigma = torch.where(chosen, 0.3 + (most - 0.3) * draws, torch.full_like(draws, 1e-3))
+        kernel = torch.exp(-0.5 * (taps / sigma.view(-1, 1)) ** 2)
+        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
+        flat = F.conv2d(flat, kernel.view(count * 3, *shape), groups=count * 3)
     return flat.view_as(images)
 
 

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import Settings
-from engine.tasks.images.augment import augment, mix
+from engine.tasks.images.augment import augment, mix, recipe_of
 from engine.tasks.images.batches import train_batches, val_batches
 from engine.tasks.images.data import DataSet, load_data
 from engine.tasks.images.metrics import Tally
@@ -37,6 +38,13 @@ def default_epochs(images: int) -> int:
     return min(120, max(20, round(3000 / math.sqrt(images))))
 
 
+def _balanced_weights(labels: np.ndarray, classes: int) -> Tensor:
+    """Weights of the classes' losses, inverse to their counts, with mean 1 over the samples, float32 [K]."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.from_numpy(weights.astype(np.float32))
+
+
 class ImageTask:
     """Classifies the images of a `DataSet`; see `engine.tasks.task.Task`."""
 
@@ -46,9 +54,13 @@ class ImageTask:
     def __init__(self, settings: Settings, data: DataSet) -> None:
         self._settings, self.data = settings, data
         self._level = settings.data.augment
+        self._recipe = recipe_of(self._level, settings.training)
         self.classes = data.classes
         self.report, self.fingerprint = data.report, data.fingerprint
         self.train_samples, self.val_samples = len(data.train), len(data.val)
+        self._class_weights: Tensor | None = None
+        if settings.training.class_weights == "balanced":
+            self._class_weights = _balanced_weights(data.train.labels, len(data.classes))
 
     def default_epochs(self) -> int:
         return DIGITS_EPOCHS if self._settings.data.kind == "digits" else default_epochs(self.train_samples)
@@ -89,8 +101,8 @@ class ImageTask:
             return images.contiguous(memory_format=torch.channels_last), (labels,)
         pixels, labels, draws = batch
         images = pixels.permute(0, 3, 1, 2).float().div_(255)
-        images = augment(self._level, images, draws)
-        images, shares = mix(self._level, images, draws)
+        images = augment(self._recipe, images, draws)
+        images, shares = mix(self._recipe, images, draws)
         preprocess = self.data.preprocess
         mean, std = (
             torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std)
@@ -104,7 +116,11 @@ class ImageTask:
         smooth = self._settings.training.label_smoothing
         own = F.cross_entropy(outputs, own_labels, label_smoothing=smooth, reduction="none")
         other = F.cross_entropy(outputs, other_labels, label_smoothing=smooth, reduction="none")
-        return (shares * own + (1 - shares) * other).mean()
+        own_shares, other_shares = shares, 1 - shares
+        if self._class_weights is not None:
+            weights = self._class_weights.to(outputs.device)
+            own_shares, other_shares = own_shares * weights[own_labels], other_shares * weights[other_labels]
+        return (own_shares * own + other_shares * other).mean()
 
     def tally(self) -> Tally:
         return Tally(len(self.classes))
