@@ -24,7 +24,7 @@ from engine.training import sweep as runner
 from engine.training.alerts import tell_of_sweep
 from engine.training.grid import check, expand
 from engine.training.plan import SECTIONS, kept_settings, resumed_settings
-from engine.training.runs import RunFolder, is_alive
+from engine.training.runs import RunFolder
 from engine.training.signals import stop_requests
 from engine.training.sweeps import SweepFolder, find_sweep, make_sweep, read_sweep
 
@@ -66,11 +66,11 @@ def stop_sweep(session: Session, name: str) -> None:
     """Have a sweep that goes on stop its runs between two steps, and wait for that."""
     folder = find_sweep(session.workspace, name)
     record = read_json(folder.record) or {}
-    before = read_sweep(folder)["state"]
-    if before == "running" and record.get("host") not in (None, socket.gethostname()):
-        raise UsageError(f"sweep {folder.sweep} goes on on {record['host']}", "stop it there")
-    if before == "running" and is_alive(record):
-        os.kill(int(record["pid"]), signal.SIGTERM)
+    who = holder(folder.lock)
+    if who is None and record.get("state") == "running" and record.get("host") != socket.gethostname():
+        raise UsageError(f"sweep {folder.sweep} goes on on {record.get('host')}", "stop it there")
+    if who:
+        os.kill(int(str(who["pid"])), signal.SIGTERM)
         deadline = time.monotonic() + _STOP_S
         while holder(folder.lock):
             if time.monotonic() > deadline:
@@ -79,7 +79,7 @@ def stop_sweep(session: Session, name: str) -> None:
                 )
             time.sleep(0.1)
     found = read_sweep(folder)
-    said = f"{found['state']}: nothing to stop" if before != "running" else str(found["state"])
+    said = str(found["state"]) if who else f"{found['state']}: nothing to stop"
     session.emit({"sweep": folder.sweep, "state": found["state"]}, f"sweep {folder.sweep}: {said}")
 
 
@@ -129,6 +129,9 @@ def _resumed(session: Session, name: str) -> tuple[SweepFolder, list[Settings], 
     settings = []
     for entry in record["runs"]:
         manifest = folder.child(entry["n"]).read_manifest()
+        if not manifest.get("settings"):
+            missing = folder.child(entry["n"]).manifest
+            raise UsageError(f"{missing} is missing or has no settings", "start the sweep again", kind="damaged")
         if manifest.get("status") != "completed":
             settings.append(resumed_settings(session.loaded, manifest["settings"]))
     return folder, settings, [*record["arguments"], *portable_overrides(session.loaded)]

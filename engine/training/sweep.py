@@ -146,7 +146,7 @@ class Sweep:
         for number in [number for number, (process, _) in self._live.items() if process.poll() is not None]:
             self._end(number)
         for _ in range(len(self._todo)):
-            if not self._free:
+            if not self._free or self._stop:
                 break
             self._begin(self._todo.popleft())
         if self._live and time.monotonic() - self._said_at >= _LINE_S:
