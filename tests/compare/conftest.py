@@ -41,11 +41,11 @@ def release_of(workspace: Workspace, name: str) -> Release:
 
 
 class Slot:
-    """A slot's server. `answer(image bytes) -> (status, label)` may also sleep."""
+    """A slot's server. `answer(body) -> (status, label)` may also sleep; or it gives (status, the whole answer)."""
 
     def __init__(self, workspace: Workspace, slot: str, name: str) -> None:
         self.workspace, self.slot = workspace, slot
-        self.answer: Callable[[bytes], tuple[int, str]] = lambda content: (200, content.split(b"|")[0].decode())
+        self.answer: Callable[[bytes], tuple[int, Any]] = lambda content: (200, content.split(b"|")[0].decode())
         self.classes = list(CLASSES)
         self.state = "live"
         self.bodies: list[bytes] = []
@@ -62,8 +62,9 @@ class Slot:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 owner.bodies.append(body)
-                status, label = owner.answer(body)
-                self._send(status, {"label": label, "index": 0, "confidence": 1.0, "release": owner.served})
+                status, said = owner.answer(body)
+                answer = said if isinstance(said, dict) else {"label": said, "index": 0, "confidence": 1.0}
+                self._send(status, answer | {"release": owner.served})
 
             def _send(self, status: int, value: dict[str, Any]) -> None:
                 text = json.dumps(value).encode()
@@ -104,6 +105,11 @@ class Slot:
         release = release_of(self.workspace, name)
         write_pointer(self.workspace, self.slot, release, "test")
         self.served = release.id
+
+    def hold_release(self, release: Release) -> None:
+        """Put a real release into the slot; `answer` is still the test's."""
+        write_pointer(self.workspace, self.slot, release, "test")
+        self.served, self.classes = release.id, release.manifest.classes
 
     def wrong_on(self, *numbers: int) -> None:
         """Answer the label in the image's bytes, but for these images the other one."""

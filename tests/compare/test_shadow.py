@@ -74,6 +74,9 @@ def test_what_differs_is_counted_kept_and_given_to_label(
     multipart = served.http.post("/predict", files={"file": ("x.png", shades(PALE, 7)[6], "image/png")})
     assert multipart.status_code == 200
     until(lambda: len(read_items(workspace, asis, tobe)) == 7, "seven kept")
+    shown = served.http.get("/metrics").text
+    for result, count in (("agreed", 12), ("differed", 7)):
+        assert f'understudy_shadow_total{{result="{result}",slot="asis"}} {count}.0' in shown
     assert served.stop() == 0
     counts = read_counts(workspace, asis, tobe)
     assert (counts.agreed, counts.differed, counts.failed, counts.kept, counts.dropped) == (12, 7, 0, 7, 0)

@@ -40,6 +40,7 @@ class GoMedium:
         self.size = size
         self.shape: tuple[int, ...] = (COUNT, size, size)
         self.output_shape: tuple[int, ...] = (size * size,)
+        self.classes = classes
         self._names = [json.dumps(name) for name in classes]
         move = {"move": {"type": "string"}, "row": _WHOLE, "column": _WHOLE, "confidence": {"type": "number"}}
         self.answer_schema: dict[str, Any] = {
