@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 
 import torch
 from torch import nn
@@ -25,11 +27,23 @@ def build_optimizer(model: nn.Module, settings: Training, device: str) -> torch.
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     fused = device in ("cpu", "cuda")
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
+        return _without_compiler(torch.optim.AdamW)(groups, lr=settings.learning_rate, fused=fused)
     nesterov = settings.nesterov and settings.momentum > 0
-    return torch.optim.SGD(
+    return _without_compiler(torch.optim.SGD)(
         groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov, fused=fused
     )
+
+
+@cache
+def _without_compiler(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The same optimiser without the wrappers that import torch's compiler, 1.5 s before the first step.
+
+    They keep `torch.compile` from tracing the optimiser, which is never compiled here.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), methods)
 
 
 def freeze(model: nn.Module, wanted: Sequence[str]) -> list[nn.Module]:

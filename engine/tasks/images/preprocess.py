@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# once for all threads: `catch_warnings` changes the process's filters, and threads would put back one another's
+warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks the size in the header before any pixel is decoded
 _EXIF_ORIENTATION = 0x0112
 
@@ -91,9 +93,7 @@ def decode(content: bytes, wanted: tuple[int, int], max_pixels: int = 50_000_000
         ImageError: as `Preprocess.pixels`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(content))
+        image: Image.Image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
         raise ImageError("not_image", "these bytes are not an image that Pillow knows") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
