@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from engine.training.evaluate import Evaluation
     from engine.training.inference import Loaded
 
-DATA = click.option("--data", metavar="DIR", help="Labelled: class folders, or a CSV (default: ab.data).")
+DATA = click.option(
+    "--data", metavar="DIR", help="Labelled: class folders, or a CSV (default: ab.data, else data.root)."
+)
 OUTPUT = click.option(
     "--output-dir", metavar="DIR", default="analysis_results", show_default=True, help="Where the pictures go."
 )
