@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
+MODULES = ("engine.cli.main", "engine.cli.release", "engine.cli.sync")
 _TICK_S = 0.0005
 
 
@@ -48,12 +49,12 @@ class Ran:
 
 
 class Commands:
-    """Runs engine commands; `common` are the words before each verb."""
+    """Runs engine commands; `common` are the words before each verb, `modules` what is imported beforehand."""
 
-    def __init__(self, *common: str) -> None:
+    def __init__(self, *common: str, modules: Sequence[str] = MODULES) -> None:
         self._common = common
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._commands"],
+            [sys.executable, "-m", "benchmarks._commands", *modules],
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -118,8 +119,8 @@ def _become_command(words: Sequence[str], out: int, err: int) -> None:
 
 
 if __name__ == "__main__":
-    for module in ("main", "release", "sync"):
-        importlib.import_module(f"engine.cli.{module}")
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_run(*json.loads(line))) + "\n")
         sys.stdout.flush()

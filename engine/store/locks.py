@@ -27,6 +27,7 @@ def hold(path: Path, purpose: str, *, wait: bool = False, timeout_s: float | Non
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    _handles.add(handle)
     try:
         _acquire(handle, path, wait, timeout_s)
         os.ftruncate(handle, 0)
@@ -36,7 +37,20 @@ def hold(path: Path, purpose: str, *, wait: bool = False, timeout_s: float | Non
         finally:
             os.ftruncate(handle, 0)
     finally:
+        _handles.discard(handle)
         os.close(handle)
+
+
+_handles: set[int] = set()
+
+
+def _leave_to_parent() -> None:
+    """A forked child shares its parent's lock, and would keep it beyond the parent's death."""
+    while _handles:
+        os.close(_handles.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def holder(path: Path) -> dict[str, object] | None:
