@@ -110,7 +110,11 @@ def load(port: int, connections: int, pause_s: float = 0.0) -> Iterator[dict[str
     try:
         yield found
     finally:
-        out, _ = child.communicate()
+        try:
+            out, _ = child.communicate(timeout=4 * PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise SystemExit("the clients did not end when they were told to") from None
     found |= json.loads(out)
 
 

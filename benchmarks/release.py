@@ -84,7 +84,8 @@ def _fresh(here: Host, *words: str) -> float:
     """Seconds of an engine command in a process of its own."""
     common = ["--config", str(here.config), "--workspace", str(here.workspace.root)]
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "engine", *common, *words], cwd=PROJECT, check=True, capture_output=True)
+    command = [sys.executable, "-m", "engine", *common, *words]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=60)
     return time.monotonic() - began
 
 
