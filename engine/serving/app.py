@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
 from urllib.parse import parse_qs, unquote_plus
 
 from engine.serving import frames
 from engine.serving.answers import Answers
 from engine.serving.bodies import Bodies, header, multipart_file
-from engine.serving.exchange import Exchange
+from engine.serving.exchange import Exchange, Plan
 from engine.serving.link import Answer, WorkerGone
 from engine.serving.metrics import Metrics
 from engine.serving.replies import RETRY, ClientGone, HttpError, Receive, Scope, Send, reply_error
@@ -29,14 +28,6 @@ _NEVER_LONG = 32  # so few waiting requests are no overload, however slow the ne
 _PACE_WEIGHT = 0.05
 
 AfterAnswer = Callable[[bytes, Answer], None]
-
-
-class Plan(NamedTuple):
-    """What a worker will be asked: the frame's kind and argument, and the metrics' name of the endpoint."""
-
-    kind: int
-    argument: int
-    label: str
 
 
 class App:

@@ -10,16 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from engine.serving.bodies import Bodies
 from engine.serving.replies import JSON, RETRY, Headers, HttpError, error_body
 from engine.serving.slot import Unavailable
-
-if TYPE_CHECKING:
-    from engine.serving.app import App, Plan
-    from engine.serving.protocol import LimitedProtocol
 
 log = logging.getLogger("understudy.serving")
 _access = logging.getLogger("uvicorn.access")
@@ -28,6 +25,26 @@ _access = logging.getLogger("uvicorn.access")
 _FULL_PAUSE_S = 0.02
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OF_JSON = b"content-type: application/json\r\ncontent-length: %d\r\n"
+
+
+class Plan(NamedTuple):
+    """What a worker will be asked: the frame's kind and argument, and the metrics' name of the endpoint."""
+
+    kind: int
+    argument: int
+    label: str
+
+
+class Predictor(Protocol):
+    """Who answers an exchange: `engine.serving.app.App`."""
+
+    bodies: Bodies
+
+    def admit(self, exchange: Exchange) -> Plan: ...
+
+    def ask(self, exchange: Exchange, plan: Plan, body: bytes) -> None: ...
+
+    def refused(self, exchange: Exchange, status: int) -> None: ...
 
 
 class Exchange:
@@ -41,7 +58,7 @@ class Exchange:
     message_event = asyncio.Event()  # the protocol sets it when the connection ends; nobody waits for it
 
     def __init__(
-        self, protocol: LimitedProtocol, app: App, path: str, query: bytes,
+        self, protocol: HttpToolsProtocol, app: Predictor, path: str, query: bytes,
         headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool, expects_continue: bool,
     ) -> None:  # fmt: skip
         self.path, self.query, self.headers = path, query, headers

@@ -41,6 +41,7 @@ class Metrics:
             ("slot", "release", "sha256", "cycle", "architecture", "precision"), registry=self.registry,
         )  # fmt: skip
         self._ready = Gauge("understudy_ready", "1 while a release answers.", ("slot",), registry=self.registry)
+        self._shadow = counter("shadow_total", "Answered images of the share that is mirrored to TO-BE.", "result")
         self._slot = slot
         self._known: dict[tuple[str, int], tuple[Counter, Counter | None]] = {}
         self._clocks: dict[str, Histogram] = {}
@@ -68,6 +69,10 @@ class Metrics:
         if clock is None:
             clock = self._clocks[endpoint] = self._seconds.labels(self._slot, endpoint)
         clock.observe(seconds)
+
+    def mirrored(self, result: str) -> None:
+        """Count an image of the mirrored share; `result` is agreed, differed, failed or passed_over."""
+        self._shadow.labels(self._slot, result).inc()
 
     def show_changes(self, swaps: int, restarts: int) -> None:
         """The totals since the start."""

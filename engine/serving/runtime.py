@@ -11,7 +11,8 @@ from PIL import Image
 
 from engine.errors import Failed
 from engine.release.bundle import Release
-from engine.serving.engines import Runtime, build_engine, first_line
+from engine.serving.engines import Runtime, build_engine
+from engine.serving.onnx_engine import first_line
 from engine.tasks.medium import Limits
 from engine.tasks.task import load_kind
 

@@ -126,7 +126,9 @@ class _Server:
         shadow: ShadowSettings | None,
     ) -> None:
         self._workspace, self._servers, self._name = workspace, servers, name
-        self._shadow = Shadow(workspace, shadow, servers.host) if shadow and name == "asis" else None
+        self._shadow = (
+            Shadow(workspace, shadow, servers.host, self._mirrored) if shadow and name == "asis" else None
+        )
         self._port = getattr(servers, name).port
         self._announce, self._device, self._task = announce, device, task
         self._started_at = timestamp()
@@ -218,6 +220,9 @@ class _Server:
             "started_at": self._started_at,
             "problem": slot.problem,
         }
+
+    def _mirrored(self, result: str) -> None:
+        self._app.metrics.mirrored(result)
 
     def _changed(self) -> None:
         slot, metrics = self._slot, self._app.metrics

@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from engine.compare.shadow import (
@@ -51,9 +52,13 @@ class Shadow:
 
     Args:
         host: where TO-BE listens; its port is what its server says.
+        count: called with `agreed`, `differed`, `failed` or `passed_over` for each image.
     """
 
-    def __init__(self, workspace: Workspace, settings: Settings, host: str) -> None:
+    def __init__(
+        self, workspace: Workspace, settings: Settings, host: str, count: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._count = count
         self._workspace, self._settings = workspace, settings
         self._host = "127.0.0.1" if host in ("0.0.0.0", "", "::") else host
         self._queue: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
@@ -89,6 +94,7 @@ class Shadow:
         waiting_bytes = self._offered_bytes - self._taken_bytes
         if self._queue.qsize() >= bound.waiting or waiting_bytes + len(image) > bound.waiting_bytes:
             self._passed_over += 1
+            self._count("passed_over")
             return
         self._offered_bytes += len(image)
         self._queue.put((image, answer.body))
@@ -154,12 +160,15 @@ class Shadow:
         self._unwritten = True
         if found is None:
             counts.failed += 1
+            self._count("failed")
             return
         self._remember(digest.digest()[:16])
         if found["label"] == mine["label"]:
             counts.agreed += 1
+            self._count("agreed")
             return
         counts.differed += 1
+        self._count("differed")
         if self._settings.keep:
             said = [Said(str(one["label"]), float(one["confidence"])) for one in (mine, found)]
             sha256 = digest.hexdigest()

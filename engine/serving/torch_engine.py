@@ -13,7 +13,7 @@ from engine.errors import Failed
 from engine.release.bundle import Release
 from engine.release.convert import CLOSENESS, scale_of
 from engine.serving.batching import Batcher
-from engine.serving.engines import OnnxEngine, first_line
+from engine.serving.onnx_engine import OnnxEngine, first_line
 from engine.tasks.task import Kind
 
 _IN_FLIGHT = 64

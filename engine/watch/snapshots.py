@@ -195,6 +195,7 @@ def read_gate(workspace: Workspace, settings: Settings) -> Gate:
 
 def read_ab(workspace: Workspace, settings: Settings, gate: Gate | None = None) -> Ab:
     """The last comparison, or the one under way, with the gate."""
+    gate = gate or read_gate(workspace, settings)
     running = _state(workspace, "ab_progress.json")
     if running is not None and not _alive(running.get("pid")):
         running = None
@@ -203,13 +204,15 @@ def read_ab(workspace: Workspace, settings: Settings, gate: Gate | None = None) 
     if last is not None:
         pointers = {slot: _pointer(workspace, slot) for slot in SLOTS}
         comparison = _comparison(last, pointers, settings, running is not None)
+        if comparison.current and gate.evidence.get("e_needed"):  # earlier looks at the two may ask for more
+            comparison = replace(comparison, e_needed=float(gate.evidence["e_needed"]))
         if running is None:
             comparison = _with_differing(workspace, comparison)
     try:
         total = len(summaries(workspace))
     except UnderstudyError:
         total = 0
-    return Ab(comparison=comparison, gate=gate or read_gate(workspace, settings), total=total)
+    return Ab(comparison=comparison, gate=gate, total=total)
 
 
 def read_last_sync(workspace: Workspace) -> LastSync | None:

@@ -12,7 +12,8 @@ import pytest
 from engine.errors import Failed
 from engine.release.bundle import Manifest, Origin, Release, write_release
 from engine.serving import engines
-from engine.serving.engines import OnnxEngine, build_engine
+from engine.serving.engines import build_engine
+from engine.serving.onnx_engine import OnnxEngine
 from engine.serving.runtime import Model
 from tests.serving.releases import image
 
