@@ -121,12 +121,11 @@ def admit(
         ) from error
 
 
-def examine(checkpoint: Path, settings: Settings) -> Digest:
-    """Hash a checkpoint after making sure that it is a file of a sane size that may be read.
+def require_there(checkpoint: Path) -> int:
+    """The bytes of what the path names.
 
     Raises:
-        UsageError: not there, a folder, or not readable.
-        Refusal: a link that leads away, a device or pipe, empty, or far too large.
+        UsageError: nothing is there, a folder is, or it may not be looked at.
     """
     try:
         facts = checkpoint.stat()
@@ -137,17 +136,28 @@ def examine(checkpoint: Path, settings: Settings) -> Digest:
         raise UsageError(f"{checkpoint} cannot be read ({error.strerror})", "check its rights") from None
     if checkpoint.is_dir():
         raise UsageError(f"{checkpoint} is a folder", "give the checkpoint file itself", kind="not_a_file")
+    return facts.st_size
+
+
+def examine(checkpoint: Path, settings: Settings) -> Digest:
+    """Hash a checkpoint after making sure that it is a file of a sane size that may be read.
+
+    Raises:
+        UsageError: not there, a folder, or not readable.
+        Refusal: a link that leads away, a device or pipe, empty, or far too large.
+    """
+    size = require_there(checkpoint)
     if checkpoint.is_symlink() and not _stays(checkpoint, settings):
         hint = f"deploy the file itself: {checkpoint.resolve()}"
         raise Refusal("file", "is a link that leads out of its folder", hint)
     if not checkpoint.is_file():
         raise Refusal("file", "is not a regular file", "give the file that torch.save wrote")
-    if facts.st_size == 0:
+    if size == 0:
         raise Refusal("file", "is empty (0 bytes)", "copy it again from where it was made")
-    if facts.st_size > (limit := settings.source.max_bytes):
+    if size > (limit := settings.source.max_bytes):
         raise Refusal(
             "file",
-            f"has {facts.st_size / 1e9:.1f} GB, more than {limit / 1e9:.1f} GB",
+            f"has {size / 1e9:.1f} GB, more than {limit / 1e9:.1f} GB",
             "save the weights alone, without the optimiser, or raise source.max_bytes",
         )
     try:

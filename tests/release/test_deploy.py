@@ -115,6 +115,7 @@ def test_hold_keeps_tobe_as_it_is(engine: Engine, used: Used) -> None:
     busy = engine("deploy", str(first), "--json")
     assert (busy.code, busy.json["error"]["kind"]) == (4, "held")
     assert "demo today" in busy.json["error"]["message"]
+    assert engine("deploy", str(first.with_name("gone.pth"))).code == 2, "a wrong argument is said first"
     assert read_pointer(workspace, "tobe") == before
     assert engine("promote", "--force", "--reason", "x").code == 0, "holding TO-BE does not hold AS-IS"
     freed = engine("unhold", "--json").json
