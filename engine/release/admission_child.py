@@ -79,11 +79,11 @@ def check_and_convert(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     golden, wanted = _golden(net, medium)
     onnx = _convert(net, medium)
     _compare(onnx, medium, golden, wanted)
-    described = _described(card["task"], onnx, medium)
+    shown = described(card["task"], onnx, medium)
     (folder / "model.onnx").write_bytes(onnx)
     (folder / "weights.safetensors").write_bytes(_weights(net))
     facts = {"parameters": parameters, "notes": notes, "origin": read_origin(content)}
-    return {"ok": True, **card, **described, **facts}
+    return {"ok": True, **card, **shown, **facts}
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def _session(onnx: bytes) -> Any:
     return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
-def _described(task: str, onnx: bytes, medium: Medium) -> dict[str, Any]:
+def described(task: str, onnx: bytes, medium: Medium) -> dict[str, Any]:
     """What the manifest says of input and output, and the answers to what a slot is asked after each swap."""
     from engine.release import golden
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.config import Settings
 from engine.errors import Busy, Failed
-from engine.release.admit import Rejected, admit
+from engine.release.admit import Rejected, admit, require_there
 from engine.release.bundle import Release
 from engine.release.hold import held, rejection
 from engine.release.journal import slots_lock, switch
@@ -39,6 +40,7 @@ def deploy(
     cycle: int | None,
     new_classes_reason: str | None = None,
     wait: bool = False,
+    build: Callable[[Release], Release] | None = None,
 ) -> Deployed:
     """Admit a checkpoint and give it to TO-BE.
 
@@ -47,6 +49,7 @@ def deploy(
         cycle: the cycle of its folder, used where the file does not say.
         new_classes_reason: lets it have other classes than AS-IS.
         wait: wait for a comparison or another change of a slot instead of Busy.
+        build: makes another release of the admitted one, an INT8 build for instance; that one is deployed.
 
     Raises:
         Busy: TO-BE is on hold (kind `held`), a comparison runs (`comparing`), another command changes a
@@ -55,6 +58,7 @@ def deploy(
         Rejected: it is not admitted, or an operator rejected it.
         Failed: it could not be checked, or the server does not load it; TO-BE holds what it held.
     """
+    require_there(checkpoint)  # a wrong argument is said before a slot that is busy
     _refuse_when_held(workspace)
     notes: list[str] = []
     release = admit(
@@ -67,6 +71,8 @@ def deploy(
         new_classes_reason=new_classes_reason,
         notes=notes,
     )
+    if build:
+        release = build(release)
     with no_comparison(workspace, "deploy", wait), slots_lock(workspace, "deploy", wait):
         _refuse_when_held(workspace)  # decided while the checkpoint was being checked, perhaps
         origin = release.manifest.checkpoint
