@@ -184,8 +184,7 @@ def mix(recipe: Recipe, images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     inside &= (chosen & cut).view(-1, 1, 1, 1)
     share = _beta(recipe.mixup or 1.0, draws[:, 30])
     weight = torch.where(chosen & ~cut, share, torch.ones_like(share))
-    mixed = torch.lerp(other, images, weight.view(-1, 1, 1, 1))
-    mixed = torch.where(inside, other, mixed)
+    mixed = torch.lerp(other, images, weight.view(-1, 1, 1, 1).masked_fill(inside, 0.0))
     return mixed, torch.where(chosen & cut, 1 - inside.float().mean((1, 2, 3)), weight)
 
 
@@ -252,18 +251,21 @@ def _warp(recipe: Recipe, images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _colour(recipe: Recipe, images: Tensor, u: Tensor) -> Tensor:
-    def spread(k: int, strength: float) -> Tensor:
-        return (1 + _signed(u[:, k]) * strength).view(-1, 1, 1, 1)
+    """Saturation, the light's tint, contrast about the mean and brightness: one affine map of each pixel's RGB."""
 
-    if recipe.saturation:
-        grey = images.mean(1, keepdim=True)
-        images = torch.lerp(grey, images, spread(9, recipe.saturation))
-    if recipe.tint:  # the light's colour: a gain for each channel
-        images = images * (1 + _signed(u[:, 34:37]) * recipe.tint).view(-1, 3, 1, 1)
-    level = images.mean((1, 2, 3), keepdim=True)
-    # contrast about the mean and brightness are one affine map
+    def spread(k: int, strength: float) -> Tensor:
+        return (1 + _signed(u[:, k]) * strength).view(-1, 1, 1)
+
+    keep = spread(9, recipe.saturation)
+    one = torch.eye(3, device=images.device)
+    matrix = keep * one + (1 - keep) / 3  # towards the grey of the same mean
+    if recipe.tint:
+        matrix = matrix * (1 + _signed(u[:, 34:37]) * recipe.tint).unsqueeze(2)
     contrast, brightness = spread(10, recipe.colour), spread(11, recipe.colour)
-    return (images * (contrast * brightness) + level * brightness * (1 - contrast)).clamp_(0, 1)
+    flat = images.flatten(2)
+    level = (matrix @ flat.mean(2, keepdim=True)).mean(1, keepdim=True)
+    shift = (level * brightness * (1 - contrast)).expand(-1, 3, 1)
+    return torch.baddbmm(shift, matrix * (contrast * brightness), flat).clamp_(0, 1).view_as(images)
 
 
 def _box(cx: Tensor, cy: Tensor, half_w: Tensor, half_h: Tensor, height: int, width: int) -> Tensor:

@@ -199,7 +199,7 @@ class Page:
 
     def barcode(self, x0: float, y0: float, x1: float, y1: float, *, upright: bool = True) -> None:
         """Bars across the box, or lines down it."""
-        along, end = (self.x(x0), self.x(x1)) if upright else (self.y(y0), self.y(y1))
+        along, end = map(round, (self.x(x0), self.x(x1)) if upright else (self.y(y0), self.y(y1)))
         while along < end:
             thick = int(self.words.integers(1, 4))
             if upright:
