@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.release import deploy as road
 from engine.release import hold as marks
 from engine.release import promote as room
 from engine.release.admit import Rejected
+from engine.release.bundle import Release
 from engine.release.deploy import Deployed
 from engine.release.prune import prune_if_asked
 from engine.release.slots import read_pointer
@@ -27,7 +29,18 @@ from engine.store.clock import timestamp
 @click.option("--new-classes", is_flag=True, help="Admit other classes than AS-IS has; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why; kept in the release and the audit log.")
 @click.option("--wait", is_flag=True, help="Wait for a comparison, or another command that holds the slots.")
-def deploy(session: Session, words: list[str], new_classes: bool, reason: str | None, wait: bool) -> None:
+@click.option("--format", "form", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
+              help="int8: the INT8 build of it, calibrated and judged on --data.")  # fmt: skip
+@click.option("--data", metavar="DIR", help="Labelled data for --format int8 (default: ab.data).")
+def deploy(
+    session: Session,
+    words: list[str],
+    new_classes: bool,
+    reason: str | None,
+    wait: bool,
+    form: str,
+    data: str | None,
+) -> None:
     """Check a checkpoint file and give it to TO-BE, without looking at the source."""
     started = time.monotonic()
     reason = (reason or "").strip() or None
@@ -43,6 +56,7 @@ def deploy(session: Session, words: list[str], new_classes: bool, reason: str | 
             cycle=folder_cycle(path.parent.name),
             new_classes_reason=reason if new_classes else None,
             wait=wait,
+            build=_int8_build(session, data) if form == "int8" else None,
         )
     except Rejected as error:
         if error.news:
@@ -73,6 +87,15 @@ def deploy(session: Session, words: list[str], new_classes: bool, reason: str | 
         notify(session.workspace, session.settings, "deployed", _deployed_message(session, path, done))
         session.tell_registry()
     session.emit(result, lambda value: _deployed(value, session.settings.port("tobe")))
+
+
+def _int8_build(session: Session, data: str | None) -> Callable[[Release], Release]:
+    def build(release: Release) -> Release:
+        from engine.export.release import int8_release
+
+        return int8_release(session.workspace, session.settings, release, data, session.say)
+
+    return build
 
 
 @click.command(cls=Verb)

@@ -15,33 +15,37 @@ from engine.tasks.medium import InputError, Limits, Medium, whole
 
 Answers = Callable[[np.ndarray], np.ndarray]
 BATCHES = (1, 8)
+_TURN = 4
 
 
 def latencies(runners: Mapping[str, Answers], sample: np.ndarray, budget_s: float) -> dict[str, dict[str, Any]]:
     """How long one call takes, in milliseconds, at batches of 1 and 8.
 
-    The runners take turns, call by call, so that whatever else the machine does hits all alike.
+    The runners take turns of a few calls, so that whatever else the machine does hits all alike; the first call of a
+    turn is not counted, for it finds the caches full of another model.
 
     Args:
         sample: one input, float32 [*shape]; a batch repeats it.
-        budget_s: of all measuring together; each runner answers at least 7 times a batch size.
+        budget_s: of all measuring together; each runner is timed at least twice `_TURN` times a batch size.
 
     Returns:
         for each runner {"1": {p10, p50, p99, calls}, "8": ...}.
     """
     found: dict[str, dict[str, Any]] = {name: {} for name in runners}
     for size in BATCHES:
-        batch = np.ascontiguousarray(np.broadcast_to(sample, (size, *sample.shape)))
+        batch = np.repeat(sample[None], size, 0)
         for answer in runners.values():
             answer(batch)  # the first call allocates and picks kernels
             answer(batch)
         times: dict[str, list[float]] = {name: [] for name in runners}
         end = time.monotonic() + budget_s / len(BATCHES)
-        while len(next(iter(times.values()))) < 7 or time.monotonic() < end:
+        while len(next(iter(times.values()))) < 2 * _TURN or time.monotonic() < end:
             for name, answer in runners.items():
-                began = time.perf_counter()
                 answer(batch)
-                times[name].append((time.perf_counter() - began) * 1e3)
+                for _ in range(_TURN):
+                    began = time.perf_counter()
+                    answer(batch)
+                    times[name].append((time.perf_counter() - began) * 1e3)
         for name, taken in times.items():
             p10, p50, p99 = np.percentile(taken, [10, 50, 99]).tolist()
             found[name][str(size)] = {

@@ -56,7 +56,7 @@ class Subject:
         net = load_kind(self.card["task"], self.trusted).net(self.card)
         net.load_state_dict(load(self.release.weights()), strict=False)
         net.float().eval().requires_grad_(False)
-        return Probabilities(net) if self.medium.output == "probabilities" else net
+        return Probabilities(net).eval() if self.medium.output == "probabilities" else net
 
     def metadata(self, **more: Any) -> dict[str, str]:
         """What each exported file says of itself, as the formats' text fields want it."""
@@ -97,4 +97,9 @@ def open_subject(workspace: Workspace, settings: Settings, given: str) -> Subjec
     else:
         identity = resolve_release(workspace, given)
         release = read_release(release_path(workspace, identity), expect=identity)
+    if release.manifest.precision != "fp32":
+        raise UsageError(
+            f"release {release.id[:8]} is an {release.manifest.precision} build and has no weights to export",
+            f"name its checkpoint, {release.manifest.checkpoint.name}, or the fp32 release of it",
+        )
     return Subject(given, release, settings.task)
