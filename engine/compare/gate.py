@@ -136,7 +136,9 @@ def _weigh(
             why = f"TO-BE's release was rolled back from AS-IS on {when}; compare anew, run: ab"
         elif newest is None:
             other = f"; comparison {every[-1]['id']} was of other releases" if every else ""
-            why = f"these two releases were not compared yet{other}; run: ab"
+            waiting = shut.live.waiting
+            live = f", or label the {waiting:,} live requests on which they differ: label" if waiting else ""
+            why = f"these two releases were not compared yet{other}; run: ab{live}"
         else:
             why = f"comparison {newest['id']} decides nothing: {newest['reason']}"
         return replace(shut, reason=why)
