@@ -313,7 +313,7 @@ def read_folder(root: Path, classes: Sequence[str] | None = None) -> list[tuple[
 
 
 def _item(name: str, content: bytes | None, path: Path | None, truth: list[Object]) -> Labelled:
-    return Labelled(path, name, f"{len(truth)} objects", content=content, truth=truth)
+    return Labelled(path, name, f"{len(truth)} object{'s' * (len(truth) != 1)}", content=content, truth=truth)
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from engine.tasks.labelled import Labelled, LabelledSet
 
 _MOST_BYTES = 1_000_000  # a long game with comments has a tenth of it
+_HEAD, _GAME = 4096, re.compile(rb"\(\s*;")  # a record begins so, perhaps behind a mail's header
 _EMPTY, _FORBIDDEN = 8, 16  # planes that say where a stone may be played; see engine.tasks.go.planes
 _WHOLE = {"type": "integer", "minimum": 1}
 
@@ -60,7 +62,7 @@ class GoMedium:
         """The planes of the last position, float32 [COUNT, S, S]."""
         if len(content) > _MOST_BYTES:
             raise InputError(413, "too_large", f"an SGF record of {len(content):,} bytes", "send one game")
-        if b"(" not in content or b";" not in content:
+        if b"\0" in content[:_HEAD] or not _GAME.search(content[:_HEAD]):
             raise InputError(415, "not_sgf", "these bytes are no SGF record", "send the text of an SGF file")
         try:
             board = board_of(read_record(content))

@@ -53,7 +53,7 @@ def test_named_games_are_compared_but_for_those_that_trained(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("body", "status", "kind"),
     [
-        (b"\x89PNG\r\n\x1a\n", 415, "not_sgf"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR(;", 415, "not_sgf"),
         (b"(;GM[1]SZ[9];B[ee", 422, "bad_record"),
         (b"(;GM[1]SZ[9];B[ee];W[ee])", 422, "bad_record"),
         (b"(;GM[2]SZ[9])", 422, "bad_record"),
