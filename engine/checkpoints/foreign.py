@@ -226,7 +226,9 @@ def _read_torch(path: Path, passed_over: list[str]) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _unusable(path, f"is no checkpoint that may be read ({_first_line(error)})", _SAVE_STATE) from None
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - bytes that are no checkpoint may raise anything
         if not zipfile.is_zipfile(path):
             raise _unusable(path, "is damaged, or no file of torch", "copy it again", kind="damaged") from None
         raise _damaged(path, error) from None
