@@ -76,7 +76,7 @@ def report(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
         evaluation.truth,
         evaluation.answers,
         labels=np.arange(len(evaluation.classes)),
-        zero_division=np.nan,  # type: ignore[arg-type]
+        zero_division=np.nan,
     )
     return {
         name: {

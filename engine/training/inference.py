@@ -187,13 +187,12 @@ def _release(settings: Settings, release: Release, source: str) -> Loaded:
     medium = load_medium(card, settings.task)
     origin = manifest.checkpoint.model_dump(include={"epoch", "accuracy", "f1_macro", "loss", "cycle", "run"})
     if settings.device.prefer in ("auto", "cpu") or manifest.precision != "fp32":
-        run, device, notes = _onnx(release), "cpu", []
-    else:
-        from safetensors.torch import load
+        return Loaded(source, manifest.classes, medium, origin, "cpu", _onnx(release), _key(card))
+    from safetensors.torch import load
 
-        net = load_kind(manifest.task, settings.task).net(card)
-        net.load_state_dict(load(release.weights()))
-        run, device, notes = _torch(net, settings, softmax=medium.output == "probabilities")
+    net = load_kind(manifest.task, settings.task).net(card)
+    net.load_state_dict(load(release.weights()))
+    run, device, notes = _torch(net, settings, softmax=medium.output == "probabilities")
     return Loaded(source, manifest.classes, medium, origin, device, run, _key(card), notes)
 
 
