@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -35,7 +35,15 @@ TRAIN, VAL, COMPARE = 2000, 400, 400  # rendered images of each part
 SURE, SAME = 0.5, 0.5  # least confidence of an object; overlap (IoU) from which two boxes are the same
 NORMAL = {"img_size": SIDE, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
 
-Object = tuple[int, float, float, float, float]  # class, then x0, y0, x1, y1 as fractions of the image
+
+class Object(NamedTuple):
+    """What is where: the number of its class, and its box as fractions of the image."""
+
+    kind: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
 
 
 class Detector:
@@ -78,13 +86,13 @@ class DetectorMedium(ImageInput):
         found = objects_of(row)
         boxes = [
             {
-                "label": self.classes[one[0]],
+                "label": self.classes[one.kind],
                 "confidence": round(sure, 4),
                 "box": [round(side, 4) for side in one[1:]],
             }
             for sure, one in found
         ]
-        counts = Counter(self.classes[one[0]] for _, one in found)
+        counts = Counter(self.classes[one.kind] for _, one in found)
         label = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
         best, sure = (found[0][1][0], found[0][0]) if found else (-1, 1 - float(_sigmoid(row[0]).max()))
         return as_answer(label, best, sure, boxes=boxes)
@@ -103,7 +111,7 @@ class DetectorMedium(ImageInput):
 
     def is_right(self, answer: dict[str, Any], item: Labelled) -> bool:
         """Whether every object was found, as what it is and where, and nothing else was."""
-        found = [(self.classes.index(one["label"]), *one["box"]) for one in answer["boxes"]]
+        found = [Object(self.classes.index(one["label"]), *one["box"]) for one in answer["boxes"]]
         return matched(found, item.truth) == len(found) == len(item.truth)
 
 
@@ -127,7 +135,7 @@ class DetectorTask:
             pairs = [
                 (
                     self._preprocess.pixels(path.read_bytes()),
-                    [(self.classes.index(name), *box) for name, *box in truth],
+                    [Object(self.classes.index(name), *box) for name, *box in truth],
                 )
                 for path, truth in found
             ]
@@ -208,7 +216,7 @@ class DetectorTally:
         for row, grid in zip(rows, grids, strict=True):
             found, wanted = [one for _, one in objects_of(row)], objects_in(grid)
             for kind, counts in enumerate(self._counts):
-                ours, theirs = ([one for one in part if one[0] == kind] for part in (found, wanted))
+                ours, theirs = ([one for one in part if one.kind == kind] for part in (found, wanted))
                 counts += len(ours), len(theirs), matched(ours, theirs)
             self._right += matched(found, wanted) == len(found) == len(wanted)
             self._images += 1
@@ -229,7 +237,7 @@ def objects_of(row: np.ndarray) -> list[tuple[float, Object]]:
     found: list[tuple[float, Object]] = []
     for y, x in sorted(np.argwhere(sure >= SURE).tolist(), key=lambda cell: -sure[cell[0], cell[1]]):
         place = _sigmoid(row[1:5, y, x]).tolist()
-        one = (int(row[5:, y, x].argmax()), *_corners(x, y, *place))
+        one = Object(int(row[5:, y, x].argmax()), *_corners(x, y, *place))
         if all(overlap(one, other) < SAME for _, other in found):
             found.append((float(sure[y, x]), one))
     return found
@@ -238,16 +246,17 @@ def objects_of(row: np.ndarray) -> list[tuple[float, Object]]:
 def objects_in(grid: np.ndarray) -> list[Object]:
     """The objects of a target [G, G, 6]."""
     return [
-        (int(grid[y, x, 5]), *_corners(x, y, *grid[y, x, 1:5].tolist())) for y, x in np.argwhere(grid[..., 0] > 0)
+        Object(int(grid[y, x, 5]), *_corners(x, y, *grid[y, x, 1:5].tolist()))
+        for y, x in np.argwhere(grid[..., 0] > 0)
     ]
 
 
 def overlap(one: Object, other: Object) -> float:
     """Intersection over union of two boxes."""
-    wide = min(one[3], other[3]) - max(one[1], other[1])
-    high = min(one[4], other[4]) - max(one[2], other[2])
+    wide = min(one.x1, other.x1) - max(one.x0, other.x0)
+    high = min(one.y1, other.y1) - max(one.y0, other.y0)
     both = max(0.0, wide) * max(0.0, high)
-    areas = sum((box[3] - box[1]) * (box[4] - box[2]) for box in (one, other))
+    areas = sum((box.x1 - box.x0) * (box.y1 - box.y0) for box in (one, other))
     return both / max(areas - both, 1e-9)
 
 
@@ -256,7 +265,9 @@ def matched(found: Sequence[Object], wanted: Sequence[Object]) -> int:
     left, count = list(found), 0
     for one in wanted:
         best = max(
-            (other for other in left if other[0] == one[0]), key=lambda other: overlap(one, other), default=None
+            (other for other in left if other.kind == one.kind),
+            key=lambda other: overlap(one, other),
+            default=None,
         )
         if best is not None and overlap(one, best) >= SAME:
             left.remove(best)
@@ -268,12 +279,13 @@ def render(part: int, index: int) -> tuple[np.ndarray, list[Object]]:
     """One to three shapes on a noisy ground: pixels uint8 [S, S, 3] and what is where, the same on every host."""
     draw = np.random.default_rng([part, index])
     image = Image.fromarray(draw.integers(0, 90, (SIDE, SIDE, 3), np.uint8))
-    brush, objects = ImageDraw.Draw(image), []
+    brush = ImageDraw.Draw(image)
+    objects: list[Object] = []
     for _ in range(int(draw.integers(1, 4))):
         size = int(draw.integers(14, 25))
         x, y = (int(place) for place in draw.integers(0, SIDE - size, 2))
         kind, colour = int(draw.integers(len(SHAPES))), tuple(draw.integers(130, 256, 3).tolist())
-        one = (kind, *(side / SIDE for side in (x, y, x + size, y + size)))
+        one = Object(kind, *(side / SIDE for side in (x, y, x + size, y + size)))
         if any(overlap(one, other) > 0 for other in objects):
             continue
         objects.append(one)
@@ -299,10 +311,10 @@ def read_folder(root: Path, classes: Sequence[str] | None = None) -> list[tuple[
         if image is None:
             continue
         try:
-            named = [
+            named: list[tuple[Any, ...]] = [
                 (str(one["label"]), *(float(side) for side in one["box"])) for one in json.loads(path.read_text())
             ]
-            found.append((image, [(classes.index(one[0]), *one[1:]) for one in named] if classes else named))
+            found.append((image, [Object(classes.index(one[0]), *one[1:]) for one in named] if classes else named))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} cannot be used ({error})", "see examples/detector.py", kind="no_data"

@@ -16,7 +16,7 @@ def document(title: str, card: dict[str, Any] | None = None) -> dict[str, Any]:
         title: the slot's, "AS-IS" or "TO-BE".
         card: what `/model` says of the release; None describes a slot for images.
     """
-    given = card["input"] if card else {"noun": "image", "media_types": ["image/*"]}
+    given: dict[str, Any] = card["input"] if card else {"noun": "image", "media_types": ["image/*"]}
     return {
         "openapi": "3.0.3",
         "info": {

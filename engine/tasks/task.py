@@ -118,7 +118,7 @@ def load_kind(name: str, trusted: str | None = None) -> Kind:
         UsageError: unknown, not trusted, or it cannot be imported.
     """
     if name in BUILT_IN:
-        kind: Kind = importlib.import_module(f"engine.tasks.{name}.kind")  # type: ignore[assignment]
+        kind: Kind = importlib.import_module(f"engine.tasks.{name}.kind")
         return kind
     if ":" not in name:
         raise UsageError(
