@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "events": ("events", "Show or follow the audit log."),
     "logs": ("logs", "Show or follow the log of a slot, of sync or of a run."),
     "train": ("train", "Train a model; best and last are kept, and it can be resumed."),
+    "fit": ("fit", "Will a training fit into memory, before it is begun."),
     "runs": ("train", "Training runs, newest first."),
     "trackers": ("trackers", "Which trackers are on; tell MLflow's registry what the slots hold."),
     "data": ("data", "Check the data of a training: files, classes, duplicates, splits."),

@@ -40,6 +40,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _auto(value: Any) -> Any:
+    return 0 if value == "auto" else value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), defer_build=True)
 
@@ -116,7 +120,9 @@ class Model(Section):
 
 class Training(Section):
     epochs: Annotated[int, Field(ge=1)] | None = None  # None: by the size of the data set
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, BeforeValidator(_auto), Field(ge=0)] = (
+        32  # 0, or auto: the biggest sensible that fits
+    )
     micro_batch: Annotated[int, Field(ge=1)] | None = None  # None: the whole batch at once
     learning_rate: Annotated[float, Field(gt=0)] = 0.008
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -140,6 +146,8 @@ class Training(Section):
     erasing: Annotated[float, Field(ge=0, le=1)] | None = None  # None: as data.augment has it
     sampling: Literal["uniform", "balanced"] = "uniform"
     num_workers: Annotated[int, Field(ge=0)] = 0
+    processes: Annotated[int, BeforeValidator(_auto), Field(ge=0)] = 0  # 0, or auto: one a CUDA device, else one
+    compile: bool = False
     seed: int = 0
     cycle: Annotated[int, Field(ge=0)] | None = None  # None: the next free number
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -161,8 +169,18 @@ class Trackers(Section):
     mlflow_model: str = "understudy"
 
 
+class DeviceLimits(Section):
+    batch_size: Annotated[int, Field(ge=1)] | None = None  # None, here and below: as training has it
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    memory_limit_gb: Annotated[float, Field(gt=0)] | None = None  # None: all there is
+
+
 class Device(Section):
     prefer: Literal["auto", "cuda", "mps", "cpu", "xpu"] = "auto"
+    cpu: DeviceLimits = DeviceLimits()
+    cuda: DeviceLimits = DeviceLimits()
+    mps: DeviceLimits = DeviceLimits()
+    xpu: DeviceLimits = DeviceLimits()
 
 
 class AB(Section):

@@ -12,11 +12,15 @@ from engine.checkpoints.files import load_checkpoint_file
 from engine.checkpoints.foreign import adopt
 from engine.config import Settings
 from engine.devices.detect import ChosenDevice, choose_device
-from engine.errors import UsageError
-from engine.store.files import sha256_file
+from engine.devices.limits import memory_limit
+from engine.errors import Failed, UsageError
+from engine.store.files import read_json, sha256_file, write_json
 from engine.tasks.report import refuse, sentences
 from engine.tasks.task import Task, load_task, steps_per_epoch
+from engine.training.distributed import ALONE, Group
+from engine.training.fit_run import ask
 from engine.training.loop import Hooks, Stopped, Trainer
+from engine.training.plan import memory_limit_bytes, on_device
 from engine.training.progress import Progress
 from engine.training.provenance import differences, made_with
 from engine.training.record import Record
@@ -30,9 +34,15 @@ class Session:
     """One call of `train`; what it finds out goes to `record`."""
 
     def __init__(
-        self, settings: Settings, folder: RunFolder, record: Record, say: Callable[[str], None], stop: StopRequest
+        self,
+        settings: Settings,
+        folder: RunFolder,
+        record: Record,
+        say: Callable[[str], None],
+        stop: StopRequest,
+        group: Group = ALONE,
     ) -> None:
-        self.settings, self.folder, self.record = settings, folder, record
+        self.settings, self.folder, self.record, self.group = settings, folder, record, group
         self.manifest, self.say, self.stop = record.manifest, say, stop
 
     def go(self, strict: bool) -> None:
@@ -42,18 +52,15 @@ class Session:
             Stopped, KeyboardInterrupt: asked to stop; the state is saved where it is whole.
             UsageError, Failed: as `train`.
         """
-        state = load_state(self.folder, self.say)
-        source = (
-            find_run(self.record.workspace, repeats).read_manifest()
-            if (repeats := self.manifest["repeats"])
-            else {}
-        )
+        state, source, smaller = self._before()
         chosen = choose_device(self.settings.device.prefer)
+        self._fit_to(chosen.kind)
         precision = _precision(self.settings.training.precision, chosen)
         if chosen.note:
             self.say(f"note: {chosen.note}")
         task = self._load_task(strict, state)
         self._fix_epochs(task)
+        self._ask_fit(task, chosen, precision)
         _make_repeatable(self.settings.training.seed)
         if state:
             self._same_threads(state)
@@ -72,10 +79,10 @@ class Session:
             parameters=sum(p.numel() for p in model.parameters()),
             classes=len(task.classes),
             unit=task.unit,
-            **made_with(task.fingerprint, self.settings.training.seed, 1),
+            **made_with(task.fingerprint, self.settings.training.seed, self.group.size),
         )
         for difference in differences(source, self.manifest) if source else ():
-            self.say(f"note: not as in run {repeats}: {difference}")
+            self.say(f"note: not as in run {source['run']}: {difference}")
         trainer = self._trainer(model, task, chosen, precision)
         if state:
             restore(trainer, state)
@@ -83,8 +90,14 @@ class Session:
         self.record.follow(trainer, float(state["elapsed_s"]) if state else 0.0)
         if not state:
             self.record.save_state()  # from here on there is a whole state to go back to
+        if smaller:
+            trainer.micro_batch = trainer.progress.micro_batch = smaller["now"]
+            self.record.smaller(smaller)
+            self.folder.smaller.unlink(missing_ok=True)
+        limit = memory_limit_bytes(self.settings, chosen.kind)
         try:
-            self._run(trainer)
+            with memory_limit(chosen.kind, limit, self.say):
+                self._run(trainer)
         except (Stopped, KeyboardInterrupt) as error:
             if isinstance(error, Stopped):  # a second Ctrl-C may have cut a step in two: nothing to save
                 self.record.save_state()
@@ -99,15 +112,45 @@ class Session:
                 return
             except Torn as torn:
                 shortage = trainer.halve(str(torn))
+            if self.group.size > 1:
+                raise self._begin_anew(shortage)
             state = load_state(self.folder)
             assert state
             restore(trainer, state | {"micro_batch": trainer.micro_batch})
             self.record.smaller(shortage)
 
+    def _before(self) -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any] | None]:
+        """What the first process finds and tells the others: the run's state, the manifest of the run that it
+        repeats or {}, and the shortage of memory after which it begins anew."""
+        found: tuple[Any, dict[str, Any], Any] = (None, {}, None)
+        if self.group.lead:
+            repeats = self.manifest["repeats"]
+            source = find_run(self.record.workspace, repeats).read_manifest() if repeats else {}
+            found = load_state(self.folder, self.say), source, read_json(self.folder.smaller)
+        told: tuple[Any, dict[str, Any], Any] = self.group.told(found)
+        return told
+
+    def _begin_anew(self, shortage: dict[str, Any]) -> Failed:
+        """Leave word for the next start: the other processes wait in the middle of a step and can only be ended."""
+        if self.folder.root.is_dir():
+            write_json(self.folder.smaller, shortage)
+        return Failed(
+            f"out of memory in process {self.group.rank} of {self.group.size} ({shortage['reason']})",
+            f"go on from the last save with smaller parts: python -m engine train --resume {self.folder.run}",
+            kind="out_of_memory",
+        )
+
     def _epoch_done(self, row: dict[str, Any], better: bool) -> None:
         self.record.epoch_done(row, better)
         if self.stop and row["epoch"] < (self.settings.training.epochs or 1):
             raise Stopped
+
+    def _fit_to(self, kind: str) -> None:
+        """Take what the settings say of this kind of device."""
+        settings = on_device(self.settings, kind)
+        if settings is not self.settings:
+            self.settings = settings
+            self.record.settle(settings)
 
     def _load_task(self, strict: bool, state: dict[str, Any] | None) -> Task:
         def looked(done: int, count: int) -> None:
@@ -137,6 +180,27 @@ class Session:
             self.settings = self.settings.model_copy(deep=True)
             self.settings.training.epochs = task.default_epochs()
             self.record.settle(self.settings)
+
+    def _ask_fit(self, task: Task, chosen: ChosenDevice, precision: str) -> None:
+        """Refuse what cannot fit; settle a batch size that was left to the machine."""
+        if not self.group.lead:
+            self.settings = self.group.told(None)
+            return
+        found = ask(self.record.workspace, self.settings, task, chosen, precision, self.say)
+        batch = self.settings.training.batch_size or (found.batch_size if found else 32)
+        if batch != self.settings.training.batch_size:
+            self.settings = self.settings.model_copy(deep=True)
+            self.settings.training.batch_size = batch
+            self.record.settle(self.settings)
+            self.say(f"training.batch_size=auto: {batch}")
+        if found:
+            self.record.note(fit=found.brief())
+        self.group.told(self.settings)
+        if self.settings.training.batch_size < self.group.size:
+            raise UsageError(
+                f"a batch of {self.settings.training.batch_size} cannot be shared by {self.group.size} processes",
+                "raise training.batch_size, or lower training.processes",
+            )
 
     def _start_from(self, model: torch.nn.Module) -> None:
         """Give a new run's net the weights that it is to go on from."""
@@ -172,13 +236,18 @@ class Session:
                 f" going on with {state['threads']}, for the same result bit for bit"
             )
             torch.set_num_threads(state["threads"])
+        if (before := state.get("processes", 1)) != self.group.size:
+            self.say(
+                f"warning: this run began with {before} processes, not {self.group.size}: the same samples in the same"
+                " order, but sums in another one, so that the result may differ in the last bits"
+            )
         if state["torch"] != str(torch.__version__):
             self.say(f"warning: begun with torch {state['torch']}; the result may differ in the last bits")
 
     def _trainer(self, model: torch.nn.Module, task: Task, chosen: ChosenDevice, precision: str) -> Trainer:
         training = self.settings.training
         progress = Progress(
-            self.folder,
+            self.folder if self.group.lead else None,
             self.say,
             lambda: self.record.memory_bytes(chosen.kind, peak=False),
             epochs=training.epochs or 1,
@@ -186,7 +255,7 @@ class Session:
             batch_size=min(training.batch_size, task.train_samples),
             unit=task.unit,
         )
-        return Trainer(model, task, training, chosen.kind, precision, progress)
+        return Trainer(model, task, training, chosen.kind, precision, progress, self.group)
 
     def _introduce(self, trainer: Trainer, chosen: ChosenDevice, precision: str, *, resumed: bool) -> None:
         task, training = trainer.task, self.settings.training
@@ -194,6 +263,7 @@ class Session:
         self.say(
             f"run {self.folder.run}, {where}: {self.settings.model.name} ({self.manifest['parameters']:,} parameters)"
             f" on {chosen.kind} ({chosen.name}), {precision}"
+            + (f", {self.group.size} processes" if self.group.size > 1 else "")
         )
         self.say(
             f"data: {task.train_samples:,} train and {task.val_samples:,} validation {task.unit}, {task.describe()};"

@@ -11,10 +11,12 @@ from engine.errors import Failed, Interrupted, UnderstudyError, UsageError
 from engine.store.clock import timestamp
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
+from engine.training.allocator import fix_allocator
+from engine.training.distributed import joined
 from engine.training.loop import Stopped
 from engine.training.plan import kept_settings
 from engine.training.progress import ProcessMemory
-from engine.training.record import Record
+from engine.training.record import Bystander, Record
 from engine.training.runs import FIELDS, RunFolder, process_identity
 from engine.training.session import Session
 from engine.training.shortage import is_shortage
@@ -57,8 +59,9 @@ def train(
         Failed: diverged, or nothing could be saved.
         Busy: the run is going on in another process.
     """
+    fix_allocator()
     memory = ProcessMemory()
-    with stop_requests() as stop, hold(folder.lock, f"train run {folder.run}"):
+    with stop_requests() as stop, hold(folder.lock, f"train run {folder.run}"), joined() as group:
         folder.sweep()
         manifest = folder.read_manifest()
         fresh = not manifest.get("settings")
@@ -71,7 +74,8 @@ def train(
         folder.write_manifest(manifest)
         record = Record(workspace, settings, folder, manifest, say, memory, overwrite=overwrite, publish=publish)
         try:
-            Session(settings, folder, record, say, stop).go(strict)
+            group.told((workspace, settings, folder, manifest, strict))
+            Session(settings, folder, record, say, stop, group).go(strict)
         except (Stopped, KeyboardInterrupt) as error:
             record.close("interrupted", f"stopped by {stop.asked or 'Ctrl-C'}")
             raise Interrupted(
@@ -97,6 +101,28 @@ def train(
                 kind="out_of_memory",
             ) from error
     return result_of(manifest)
+
+
+def follow() -> None:
+    """What every process of a run but the first does: the same steps, on its share of each batch.
+
+    Raises:
+        Interrupted: stopped with the others.
+        UsageError, Failed: as `train`.
+    """
+    fix_allocator()
+    memory = ProcessMemory()
+
+    def silent(line: str) -> None:
+        """The first process speaks."""
+
+    with stop_requests() as stop, joined() as group:
+        workspace, settings, folder, manifest, strict = group.told(None)
+        record = Bystander(workspace, settings, folder, manifest, silent, memory, overwrite=False, publish=False)
+        try:
+            Session(settings, folder, record, silent, stop, group).go(strict)
+        except (Stopped, KeyboardInterrupt) as error:
+            raise Interrupted(f"process {group.rank} of run {folder.run} was interrupted") from error
 
 
 def result_of(manifest: dict[str, Any]) -> dict[str, Any]:

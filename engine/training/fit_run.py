@@ -1,0 +1,54 @@
+"""What a training asks before it begins: does it fit? And `training.batch_size=auto` settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.config import Settings
+from engine.devices.detect import ChosenDevice
+from engine.errors import UsageError
+from engine.store.workspace import Workspace
+from engine.tasks.task import Task
+from engine.training.fit import Facts, Forecast, TraceCache, available_bytes, forecast, trace_here
+
+
+def ask(
+    workspace: Workspace,
+    settings: Settings,
+    task: Task,
+    chosen: ChosenDevice,
+    precision: str,
+    say: Callable[[str], None],
+) -> Forecast | None:
+    """The forecast of a training about to begin; None for a task that brings code of its own.
+
+    A trace that is not in the cache is made here: what it imports, the training would import too.
+
+    Raises:
+        UsageError: it cannot fit; the nearest setting that does is named.
+    """
+    if task.name != "images":
+        return None
+    facts = Facts(len(task.classes), task.train_samples)
+    available = available_bytes(settings, chosen.kind)
+    cache = TraceCache(workspace.cache, trace_here)
+    found = forecast(settings, facts, chosen.kind, precision, available, cache)
+    if found.verdict == "cannot":
+        raise UsageError(sentence(found), advice(found), kind="does_not_fit")
+    if found.verdict == "edge":
+        say(f"note: {sentence(found)}; {advice(found)}")
+    return found
+
+
+def sentence(found: Forecast) -> str:
+    """What a forecast says, in words."""
+    verb = {"fits": "fits", "edge": "is at the edge", "cannot": "cannot fit"}[found.verdict]
+    at_once = "" if found.micro_batch == found.batch_size else f" ({found.micro_batch} at a time)"
+    return (
+        f"a batch of {found.batch_size}{at_once} {verb}: it needs about {found.predicted_bytes / 2**30:.2f} GiB"
+        f" of the {found.available_bytes / 2**30:.2f} GiB that {found.device} has free"
+    )
+
+
+def advice(found: Forecast) -> str:
+    return f"this fits: {found.suggestion}" if found.suggestion else "take a smaller model, or a larger machine"

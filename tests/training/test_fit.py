@@ -1,0 +1,127 @@
+"""The memory forecast: its trace, verdicts, suggestions, cache, and what `train` makes of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.config import Settings, load_settings
+from engine.devices.detect import ChosenDevice
+from engine.errors import UsageError
+from engine.store.workspace import Workspace
+from engine.training import fit, fit_run
+from engine.training.fit import Facts, NotTraced, TraceCache, forecast, trace_here
+
+GIB = 2**30
+DATA = Facts(10, 1000)
+
+
+def settings_of(workspace: Path, *words: str) -> Settings:
+    return load_settings(None, workspace, ["device.prefer=cpu", *words]).settings
+
+
+def line(
+    _settings: Settings, _classes: int, batch: int, _val: int, _precision: str, _device: str
+) -> dict[str, int]:
+    """A net whose step takes 1 GiB a sample at 32 px, by area at others."""
+    step = int(batch * GIB * (_settings.data.img_size / 32) ** 2)
+    return {"batch": batch, "weights": 0, "buffers": 0, "learning": 0, "small": 0, "large": step, "live": step,
+            "judged": 0}  # fmt: skip
+
+
+def asked(settings: Settings, available_gib: float, tracer: fit.Tracer = line) -> fit.Forecast:
+    return forecast(settings, DATA, "cpu", "fp32", int(available_gib * GIB), tracer)
+
+
+def test_trace_counts_what_backward_keeps(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "data.augment=light")
+    few, many = (trace_here(settings, 10, batch, 8, "fp32", "cpu") for batch in (4, 8))
+    assert few["weights"] == many["weights"] > 900_000
+    assert few["learning"] == few["weights"]
+    assert few["live"] > few["learning"]  # gradients, and activations besides
+    assert 1.6 < many["live"] / few["live"] <= 2.0
+    half = trace_here(settings, 10, 8, 8, "bf16", "cpu")
+    assert half["live"] < many["live"]
+
+
+def test_frozen_weights_have_no_gradient(tmp_path: Path) -> None:
+    frozen = trace_here(settings_of(tmp_path, "training.freeze=backbone"), 10, 4, 8, "fp32", "cpu")
+    assert frozen["learning"] < frozen["weights"] / 10
+
+
+def test_verdicts_and_biggest_batch(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "training.batch_size=8")
+    assert asked(settings, 100).verdict == "fits"
+    assert asked(settings, 100).suggestion is None
+    assert asked(settings, 8.5).verdict == "edge"
+    tight = asked(settings, 5)
+    assert (tight.verdict, tight.suggestion, tight.biggest_batch) == ("cannot", "training.micro_batch=4", 4)
+
+
+def test_suggests_a_smaller_image_then_a_smaller_model(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "data.img_size=128", "training.batch_size=4")
+    assert asked(settings, 6).suggestion == "data.img_size=64 training.micro_batch=1"
+    assert asked(settings, 0.01).suggestion is None
+
+
+def test_automatic_batch_is_the_biggest_sensible(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "training.batch_size=auto")
+    assert asked(settings, 11).batch_size == 8
+    assert asked(settings, 1000).batch_size == 32  # an epoch has twenty steps at least
+
+
+def test_a_trace_is_made_once(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    made = []
+
+    def tracer(*arguments: object) -> dict[str, int]:
+        made.append(arguments)
+        return line(*arguments)  # type: ignore[arg-type]
+
+    first = asked(settings, 100, TraceCache(tmp_path, tracer))
+    count = len(made)
+    assert asked(settings, 100, TraceCache(tmp_path, None)) == first
+    assert len(made) == count
+    with pytest.raises(NotTraced):
+        asked(settings_of(tmp_path, "data.img_size=64"), 100, TraceCache(tmp_path, None))
+    (tmp_path / "fit.json").write_text("{damaged")
+    assert asked(settings, 100, TraceCache(tmp_path, tracer)) == first
+
+
+def test_train_refuses_what_cannot_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path)
+
+    class Digits:
+        name, classes, train_samples = "images", range(10), 1000
+
+    monkeypatch.setattr(fit_run, "trace_here", line)
+    said: list[str] = []
+    arguments = (Workspace(tmp_path), settings, Digits(), ChosenDevice("cpu", "x"), "fp32", said.append)
+    monkeypatch.setattr(fit_run, "available_bytes", lambda *_: 10 * GIB)
+    with pytest.raises(UsageError, match=r"training\.micro_batch=8") as refused:
+        fit_run.ask(*arguments)  # type: ignore[arg-type]
+    assert refused.value.exit_code == 2
+    monkeypatch.setattr(fit_run, "available_bytes", lambda *_: 33 * GIB)
+    found = fit_run.ask(*arguments)  # type: ignore[arg-type]
+    assert found
+    assert found.verdict == "edge"
+    assert "training.micro_batch=16" in said[0]
+
+
+def test_asked_again_the_verb_imports_no_torch(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    cache = TraceCache(Workspace(tmp_path).cache, line)
+    forecast(settings, fit.facts_of(settings), "cpu", "fp32", GIB, cache)
+    code = (
+        "import sys; from engine.cli.main import main; code = main(sys.argv[1:]);"
+        " sys.exit(code or 70 * ('torch' in sys.modules))"
+    )
+    words = ["--workspace", str(tmp_path), "fit", "device.prefer=cpu", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert {"device", "predicted_bytes", "available_bytes", "verdict", "suggestion"} <= set(answer)
