@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.config.schema import Training
 from engine.errors import UsageError
-from engine.tasks.images.augment import RECIPES, augment, degrade, draw, mix
+from engine.tasks.images.augment import RECIPES, augment, degrade, draw, mix, recipe_of
 from engine.tasks.images.models import build_model, parameter_count
 
 
@@ -56,3 +57,41 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(level: str) -> None:
 
 def test_digits_are_never_mirrored() -> None:
     assert RECIPES["light"].flip == RECIPES["document"].flip == 0
+
+
+def test_the_settings_change_the_level() -> None:
+    assert recipe_of("standard", Training()) == RECIPES["standard"]
+    recipe = recipe_of("document", Training(mixup=0.2, erasing=0.0))
+    assert (recipe.mix, recipe.mixup, recipe.cutmix, recipe.erase) == (1.0, 0.2, 0.0, 0.0)
+    assert recipe_of("standard", Training(mixup=0, cutmix=0)).mix == 0
+
+
+def test_randaugment_on_a_batch_is_that_on_each_sample() -> None:
+    recipe = recipe_of("none", Training(randaugment=3, randaugment_magnitude=10))
+    images = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    indices = np.arange(24)
+    whole = augment(recipe, images, torch.from_numpy(draw(1, 0, indices)))
+    assert torch.isfinite(whole).all()
+    assert float(whole.min()) >= 0
+    assert float(whole.max()) <= 1 + 1e-5
+    assert all(not torch.equal(a, b) for a, b in zip(whole, images, strict=True))
+    for i in range(24):
+        alone = augment(recipe, images[i : i + 1], torch.from_numpy(draw(1, 0, indices[i : i + 1])))
+        assert torch.allclose(alone[0], whole[i], atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_mixup_shares_follow_their_beta_distribution(alpha: float) -> None:
+    recipe = recipe_of("none", Training(mixup=alpha))
+    draws = torch.rand(4000, 64, generator=torch.Generator().manual_seed(0))
+    _, shares = mix(recipe, torch.rand(4000, 3, 1, 1), draws)
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(shares.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.06)
+
+
+def test_cutmix_counts_what_it_pastes() -> None:
+    recipe = recipe_of("none", Training(cutmix=1.0))
+    images = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 3, 16, 16)
+    mixed, shares = mix(recipe, images, torch.rand(2, 64, generator=torch.Generator().manual_seed(3)))
+    assert torch.allclose(1 - mixed[0].mean(), shares[0])
+    assert torch.allclose(mixed[1].mean(), shares[1])

@@ -47,7 +47,7 @@ class Recipe:
     mixup: float = 1.0  # alpha of the Beta distribution of the shares; 0: never
     cutmix: float = 1.0
     operations: int = 0  # of RandAugment, and
-    magnitude: float = 0.0  # their greatest strength, 0..10
+    magnitude: float = 9.0  # their greatest strength, 0..10
     blur: float = 0.0
     shadow: float = 0.0
     noise: float = 0.0

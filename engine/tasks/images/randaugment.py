@@ -64,11 +64,18 @@ def colour(images: Tensor, draws: Tensor, count: int, magnitude: float) -> Tenso
         which, strength = _chosen(draws, place, magnitude)
         parts = images.clone()
         for name in COLOUR[1:]:
-            rows = (which == OPERATIONS.index(name)).nonzero()[:, 0]
+            rows = _where(which == OPERATIONS.index(name))
             if len(rows):
                 parts[rows] = _apply(name, images[rows], strength[rows].view(-1, 1, 1, 1))
         images = parts
     return images
+
+
+def _where(chosen: Tensor) -> Tensor:
+    """Numbers of the true rows; of a tensor without values (the memory forecast) of all, the most there can be."""
+    if chosen.is_meta:
+        return torch.arange(len(chosen), device=chosen.device)
+    return chosen.nonzero()[:, 0]
 
 
 def _apply(name: str, images: Tensor, strength: Tensor) -> Tensor:
