@@ -18,15 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-CLOTHING = (
-    "data=folder",
-    "data.img_size=128",
-    "data.resize=squash",
-    "training.epochs=300",
-    "training.learning_rate=0.006",
-    "training.mix_share=0.5",
-    "training.ema_decay=0.998",
-)
+CLOTHING = ("data=photos", "training=from_scratch")
 DOCUMENTS = ("data=transformer_384", "data.img_size=160", "training.epochs=12", "training.learning_rate=0.006")
 LIMIT_S = 900.0
 
