@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     stream = sys.stderr if arguments.json else sys.stdout
     draw = random.Random(arguments.seed)
+    # a net this small gains nothing by threads, and loses much where they spin beside other work
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
         commands = Commands("--workspace", folder, modules=MODULES)

@@ -12,9 +12,11 @@ import click
 
 from engine.cli.sweep_table import sweep_table
 from engine.cli.verb import Session, Verb, table
-from engine.errors import Busy, Interrupted, UsageError
+from engine.errors import Busy, Failed, Interrupted, UsageError
 from engine.store.clock import timestamp
 from engine.store.locks import holder
+from engine.training.launch import launch, launched, process_count, rank, started_here
+from engine.training.plan import without_overruled
 from engine.training.runs import (
     FIELDS,
     RunFolder,
@@ -112,6 +114,12 @@ def run_training(
         follow: without `resume`, go on with the newest run of this task: where it was interrupted, or from the
             weights that it ended with.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a run beside a busy server crawl
+    if rank():
+        from engine.training.train import follow as take_part
+
+        take_part()
+        return
     settings, folder, start_from = session.settings, None, None
     if source and resume:
         raise UsageError("--from begins a new run, --resume goes on with one", "give one of them")
@@ -158,15 +166,20 @@ def run_training(
     if folder is None:
         folder = find_run(session.workspace, claimed) if claimed else claim_run(session.workspace)
         start_from = start_from or folder.read_manifest().get("started_from")
-    session.log_to(folder.log, max_bytes=0)
-    # OpenMP's threads spin while they wait: beside a busy server that makes a training ten times slower
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settings = without_overruled(settings, session.loaded)
     # a signal in the middle of an import could leave half a module behind: it waits until torch is there
     with stop_requests() as asked:
-        from engine.training.train import train as train_run
+        processes = 1 if launched() else process_count(settings)
+        if processes == 1:
+            session.log_to(folder.log, max_bytes=0)
+            from engine.training.train import train as train_run
     if asked:
         note_interrupted(folder)
         raise Interrupted(f"run {folder.run} was interrupted before it began", "start it again")
+    if processes > 1:
+        flags = [*(["--strict"] if strict else []), *(["--overwrite"] if overwrite else [])]
+        _train_together(session, folder, task, processes, flags)
+        return
     result = train_run(
         session.workspace,
         settings,
@@ -180,7 +193,29 @@ def run_training(
         keep_folder=claimed is not None,
         repeats=source,
     )
-    session.emit(result, _text)
+    if not started_here():
+        session.emit(result, _text)
+
+
+def _train_together(session: Session, folder: RunFolder, task: str, processes: int, flags: list[str]) -> None:
+    """Train in several processes of this machine, anew from the last save when memory runs out for one of them."""
+    verb = ("go", "train") if task == "go" else ("train",)
+    while True:
+        words = ("--resume" if folder.last.exists() else "--claimed", folder.run)
+        with stop_requests() as stop:
+            code = launch(session.engine_command(*verb, *words, *flags), processes, stop, session.say)
+        if not (code and folder.smaller.exists()) or stop:
+            break
+        session.say("beginning anew with smaller parts")
+    manifest = folder.read_manifest()
+    if not code:
+        session.emit({name: manifest.get(name) for name in _RESULT}, _text)
+        return
+    said = str(manifest.get("error") or f"run {folder.run} did not begin: see the words above")
+    if code == Interrupted.exit_code:
+        raise Interrupted(f"run {folder.run} was interrupted", f"go on with: python -m engine train --resume {folder.run}",
+                          payload={name: manifest.get(name) for name in _RESULT})  # fmt: skip
+    raise {UsageError.exit_code: UsageError, Busy.exit_code: Busy}.get(code, Failed)(said)
 
 
 def _newest(session: Session, task: str) -> tuple[str | None, str | None]:

@@ -17,6 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from engine.errors import UsageError
+from engine.training.launch import STORE, launched
+
 _PATIENCE = timedelta(days=7)  # the others wait while the first validates
 
 
@@ -88,22 +91,29 @@ def _control() -> dist.ProcessGroup:
     return _controls[0]
 
 
-def launched() -> bool:
-    """Whether torchrun has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[Group]:
-    """Take part in the group that torchrun's environment names.
+def joined() -> Iterator[Group]:
+    """Take part in the group that the environment names; alone where it names none.
 
-    Args:
-        device: where the nets will be; the process's own GPU is chosen here.
+    Raises:
+        UsageError: there are more processes than GPUs.
     """
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = {"cuda": "nccl", "xpu": "xccl"}.get(device, "gloo")
-    dist.init_process_group(backend)
+    if not launched():
+        yield ALONE
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise UsageError(
+                f"process {local + 1} of this machine has no GPU: there are {torch.cuda.device_count()}",
+                "give fewer training.processes, or --device cpu",
+            )
+        torch.cuda.set_device(local)
+        backend = "cpu:gloo,cuda:nccl"
+    store = os.environ.get(STORE)
+    place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])} if store else {}
+    dist.init_process_group(backend, init_method=store or "env://", **place)
     _controls.append(dist.new_group(backend="gloo", timeout=_PATIENCE))
     try:
         yield Group(dist.get_rank(), dist.get_world_size())

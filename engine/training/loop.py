@@ -21,7 +21,16 @@ from engine.training.optim import build_optimizer, freeze
 from engine.training.progress import Progress
 from engine.training.quantization import make_quantization_aware
 from engine.training.schedule import learning_rate
-from engine.training.shortage import Buffers, Shortage, Torn, is_shortage, reason_of, release
+from engine.training.shortage import (
+    Buffers,
+    Shortage,
+    Torn,
+    is_shortage,
+    out_of_memory,
+    reason_of,
+    release,
+    spoils_norms,
+)
 
 _MASK = (1 << 63) - 1
 BEST = ("epoch", "step", "accuracy", "top5", "f1_macro", "loss")
@@ -91,7 +100,8 @@ class Trainer:
         self.averaged = copy.deepcopy(self.model) if self.settings.ema_decay else None
         if self.averaged:
             self.averaged.requires_grad_(False)
-        self.rows = -(-min(self.settings.batch_size, self.task.train_samples) // self.group.size)
+        self.whole = min(self.settings.batch_size, self.task.train_samples)
+        self.rows = -(-self.whole // self.group.size)
         self.micro_batch = self.settings.micro_batch
         self.buffers = Buffers(self.model)
         self.net = self.group.wrap(self.model, self.device)
@@ -146,13 +156,11 @@ class Trainer:
             loss_sum = loss_sum.to(self.device)
         if alone:
             before, loss_sum = 0.0, loss_sum + before
-        batches = self.task.train_batches(
-            place.epoch, self.settings.batch_size, start=place.step, workers=self.settings.num_workers
-        )
+        batches = self._batches()
         began = time.monotonic()
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:
-                count = len(batch[0])
+                count = len(batch[0]) if alone else self.whole
                 while isinstance(loss := self._attempt(batch), Shortage):
                     place.loss_sum = self._finite(loss_sum)
                     self._take_less(loss, hooks)
@@ -178,13 +186,24 @@ class Trainer:
                     raise Stopped
                 began = time.monotonic()
 
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """The rest of the epoch's batches, this process's rows of each."""
+        place, group, batch_size = self.position, self.group, self.settings.batch_size
+        options = {"start": place.step, "workers": self.settings.num_workers}
+        if group.size == 1:
+            return self.task.train_batches(place.epoch, batch_size, **options)
+        if getattr(self.task, "shares", False):
+            return self.task.train_batches(place.epoch, batch_size, share=(group.rank, group.size), **options)  # type: ignore[call-arg]
+        whole = self.task.train_batches(place.epoch, batch_size, **options)
+        return (tuple(part[share(len(part), group.rank, group.size)] for part in batch) for batch in whole)
+
     def _attempt(self, batch: tuple[Tensor, ...]) -> Tensor | Shortage:
         """One optimiser step; the loss, or why nothing has happened."""
         self.buffers.keep()
         try:
             loss = self._gradients(batch)
         except Exception as error:
-            if _spoils_norms(error) and self.micro_batch != self.settings.micro_batch:
+            if spoils_norms(error) and self.micro_batch != self.settings.micro_batch:
                 few = f"{self.micro_batch} of {self.rows} samples at a time, fewer than its batch norms can learn from"
                 raise out_of_memory(self.device, few, reason_of(error)) from None
             if not is_shortage(error):
@@ -224,9 +243,10 @@ class Trainer:
                 with self._autocast():
                     outputs = self.net(inputs[part])
                 loss = self.task.loss(outputs.float(), tuple(target[part] for target in targets))
-                if parts > 1:
-                    loss = loss * (len(outputs) / count)
-                self.scaler.scale(loss).backward()
+                if parts > 1 or self.group.size > 1:
+                    loss = loss * (len(outputs) / (self.whole if self.group.size > 1 else count))
+                # the group takes the mean of its processes' gradients, where the sum of these shares is wanted
+                self.scaler.scale(loss * self.group.size if self.group.size > 1 else loss).backward()
             whole += loss.detach()
         return whole
 
@@ -362,17 +382,3 @@ class Trainer:
             + (", or training.precision=fp32" if self.precision == "fp16" else ""),
             kind="diverged",
         )
-
-
-def _spoils_norms(error: Exception) -> bool:
-    """Whether a batch norm was given a single value a channel."""
-    return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
-
-
-def out_of_memory(device: str, size: str, reason: str) -> Failed:
-    """The end of a run whose smallest possible step does not fit."""
-    return Failed(
-        f"out of memory on {device} with {size} ({reason})",
-        "take a smaller data.img_size, then a smaller model, or another device",
-        kind="out_of_memory",
-    )

@@ -9,6 +9,7 @@ from engine.config.schema import Data, Go, Model, Training
 from engine.errors import UsageError
 
 SECTIONS = ("data", "model", "training", "device", "go")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 # keys that cannot change the weights
 HARMLESS = frozenset(
     (
@@ -46,6 +47,32 @@ def go_settings(loaded: Loaded) -> Settings:
             setattr(settings.training, name, value)
     settings.model.name, settings.defaults.data = go.net, "go"
     return settings
+
+
+def without_overruled(settings: Settings, loaded: Loaded) -> Settings:
+    """The settings without what a device's table says of keys that this command line sets itself."""
+    settings = settings.model_copy(deep=True)
+    for name in ("batch_size", "num_workers"):
+        if loaded.origins.get(f"training.{name}") == "command line":
+            for kind in DEVICES:
+                setattr(getattr(settings.device, kind), name, None)
+    return settings
+
+
+def on_device(settings: Settings, kind: str) -> Settings:
+    """The settings as the table of the device asks for them."""
+    limits = getattr(settings.device, kind)
+    wanted = {name: getattr(limits, name) for name in ("batch_size", "num_workers")}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    if not wanted:
+        return settings
+    return settings.model_copy(update={"training": settings.training.model_copy(update=wanted)})
+
+
+def memory_limit_bytes(settings: Settings, kind: str) -> int | None:
+    """What the table of the device allows, None for all that there is."""
+    gigabytes = getattr(settings.device, kind).memory_limit_gb
+    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:

@@ -21,6 +21,7 @@ class Progress:
     """Counts steps and time, and writes at a bounded rate.
 
     Args:
+        folder: None where another process of the run writes.
         say: takes one line for people.
         memory_bytes: gives the run's memory at the moment, in `peak_memory_bytes`' sense.
         unit: what a batch is made of, in the plural.
@@ -28,7 +29,7 @@ class Progress:
 
     def __init__(
         self,
-        folder: RunFolder,
+        folder: RunFolder | None,
         say: Callable[[str], None],
         memory_bytes: Callable[[], int],
         *,
@@ -78,6 +79,8 @@ class Progress:
 
     def write(self, epoch: int, step: int, loss: float | None, phase: str = "train") -> None:
         """Refresh `progress.json`; `epoch` 1-based, `step` done in it."""
+        if self.folder is None:
+            return
         done = (epoch - 1) * self.steps + step
         rate, left = self.samples_per_s, self.eta_s(done)
         self._last_file = time.monotonic()

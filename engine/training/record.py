@@ -220,3 +220,28 @@ class Record:
     def _seconds(self) -> float:
         assert self.trainer
         return self._elapsed_before + self.trainer.progress.seconds
+
+
+class Bystander(Record):
+    """For every process of a run but the first: keeps the facts, and writes nothing."""
+
+    def note(self, **facts: Any) -> None:
+        self.manifest |= facts
+
+    def report(self, report: dict[str, Any]) -> None:
+        """The first process writes it."""
+
+    def claim_cycle(self) -> None:
+        """The first process does."""
+
+    def follow(self, trainer: Trainer, elapsed_s: float) -> None:
+        self.trainer = trainer
+
+    def save_state(self) -> None:
+        """The first process does."""
+
+    def smaller(self, shortage: dict[str, Any]) -> None:
+        """The first process says it."""
+
+    def complete(self, source: dict[str, Any]) -> None:
+        """The first process says it."""

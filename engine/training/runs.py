@@ -40,6 +40,7 @@ FIELDS: dict[str, Any] = {
     "checkpoint": None,
     "samples_per_s": None,
     "peak_memory_bytes": None,
+    "fit": None,  # the forecast: predicted_bytes, available_bytes, verdict
     "seconds_s": None,
     "started_at": None,
     "finished_at": None,
@@ -94,6 +95,11 @@ class RunFolder:
     def sidecar(self) -> Path:
         """The hashes that the two resume states must have."""
         return self.root / "last.json"
+
+    @property
+    def smaller(self) -> Path:
+        """What one of several processes leaves when memory ran out for it: they begin anew with less."""
+        return self.root / "smaller.json"
 
     @property
     def best(self) -> Path:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from engine.errors import Failed
+
 # CUDA, XPU and MPS say "out of memory"; then the CPU's allocator, MPS above its largest buffer, and cuBLAS and cuDNN,
 # whose own allocations do not go through torch
 _WORDS = (
@@ -42,6 +44,20 @@ def reason_of(error: BaseException) -> str:
     """The error's first sentence, short enough for a log."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.partition(". ")[0][:200]
+
+
+def spoils_norms(error: Exception) -> bool:
+    """Whether a batch norm was given a single value a channel."""
+    return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+
+
+def out_of_memory(device: str, size: str, reason: str) -> Failed:
+    """The end of a run whose smallest possible step does not fit."""
+    return Failed(
+        f"out of memory on {device} with {size} ({reason})",
+        "take a smaller data.img_size, then a smaller model, or another device",
+        kind="out_of_memory",
+    )
 
 
 def release(device: str) -> None:

@@ -44,6 +44,7 @@ def save_state(folder: RunFolder, trainer: Trainer, elapsed_s: float) -> None:
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "device": trainer.device,
+        "processes": trainer.group.size,
         "fingerprint": trainer.task.fingerprint,
         "saved_at": timestamp(),
     }
