@@ -26,6 +26,8 @@ def data(session: Session, words: list[str], strict: bool) -> None:
 
     cache = session.workspace.cache / "images"
     report = load_data(settings.data, settings.training.seed, cache=cache, on_progress=looked).report
+    if strict and session.json:
+        refuse(report)  # before the report: standard output carries one object
     session.emit(report, _text)
     if strict:
         refuse(report)

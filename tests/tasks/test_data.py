@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.cli.main import main
 from engine.config.schema import Data
 from engine.errors import UsageError
 from engine.tasks.images.data import DataSet, heldout_digits, load_data
@@ -178,6 +180,29 @@ def test_the_test_digits_are_seen_by_no_training(tmp_path: Path) -> None:
     assert heldout_digits(folder).stat().st_mtime_ns == stamp
     other = heldout_digits(tmp_path / "again")
     assert [path.read_bytes() for path in files] == [path.read_bytes() for path in sorted(other.rglob("*.png"))]
+
+
+@pytest.mark.fault(50)
+def test_the_verb_shows_the_report_and_strict_refuses(
+    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def data_verb(*words: str) -> tuple[int, str]:
+        code = main(["--workspace", str(tmp_path / "workspace"), "data", str(classes), *words])
+        return code, capsys.readouterr().out
+
+    assert data_verb("--strict")[0] == 0
+    (classes / "dog" / "nothing.png").touch()
+    code, out = data_verb("--json")
+    assert (code, json.loads(out)["empty"]) == (
+        0,
+        [{"path": "dog/nothing.png", "reason": "the file has no bytes"}],
+    )
+    code, out = data_verb("--strict", "--json")
+    assert (code, json.loads(out)["error"]["kind"]) == (2, "bad_data")
+    code, out = data_verb("--strict")
+    assert code == 2
+    assert "dog/nothing.png: the file has no bytes" in out
+    assert not (tmp_path / "workspace" / "runs").exists()
 
 
 def test_data_needs_no_torch() -> None:
