@@ -8,7 +8,16 @@ import click
 
 from engine.cli.verb import Session, Verb, table
 from engine.config import Settings
-from engine.training.fit import Forecast, TraceCache, available_bytes, facts_of, forecast, trace_here
+from engine.training.fit import (
+    Extrapolated,
+    Forecast,
+    TraceCache,
+    Tracer,
+    available_bytes,
+    facts_of,
+    forecast,
+    trace_here,
+)
 from engine.training.fit_table import DOCUMENTED, contradictions, settings_of
 
 _GIB = 2**30
@@ -25,9 +34,10 @@ def fit(session: Session, as_table: bool) -> None:
     session.emit(found.as_json(), _text(found))
 
 
-def _forecast(session: Session, settings: Settings) -> Forecast:
+def _forecast(session: Session, settings: Settings, *, quickly: bool = False) -> Forecast:
     device, precision = _device(settings)
-    cache = TraceCache(session.workspace.cache, trace_here)
+    cache: Tracer = TraceCache(session.workspace.cache, trace_here)
+    cache = Extrapolated(cache) if quickly else cache
     return forecast(settings, facts_of(settings), device, precision, available_bytes(settings, device), cache)
 
 
@@ -69,7 +79,7 @@ def _text(found: Forecast) -> str:
 def _matrix(session: Session) -> None:
     rows = []
     for row in DOCUMENTED:
-        found = _forecast(session, settings_of(session.settings, row))
+        found = _forecast(session, settings_of(session.settings, row), quickly=True)
         entry = {"model": row.model, "img_size": row.side, "batch_size": row.batch, "documented_gb": row.says}
         rows.append(entry | {name: getattr(found, name) for name in
                              ("device", "precision", "predicted_bytes", "available_bytes", "verdict", "suggestion",

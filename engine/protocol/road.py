@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from engine.protocol.proof import Analysis, Export
+
 SWEEPS = 20
 SWEEP_ROWS = 50
 
@@ -41,6 +43,9 @@ class Run:
     seconds_s: float | None = None
     samples_per_s: float | None = None
     peak_memory_bytes: int | None = None
+    predicted_bytes: int | None = None
+    available_bytes: int | None = None
+    fit_verdict: str | None = None  # fits, edge, cannot: before it began
     best: Best | None = None
     checkpoint: str | None = None
     pid: int | None = None
@@ -131,6 +136,7 @@ class RunProgress:
     memory_bytes: int | None = None
     predicted_bytes: int | None = None
     available_bytes: int | None = None
+    fit_verdict: str | None = None
     batch_size: int | None = None
     micro_batch: int | None = None
     best: Best | None = None
@@ -170,10 +176,12 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoints:
-    """Checkpoint history, newest first."""
+    """Checkpoint history, newest first; the last analysis, and the newest exports."""
 
     checkpoints: list[Checkpoint] = field(default_factory=list)
     total: int = 0
+    analysis: Analysis | None = None
+    exports: list[Export] = field(default_factory=list)
 
 
 # slots ------------------------------------------------------------------------------------------------

@@ -263,6 +263,26 @@ class TraceCache:
         return held if isinstance(held, dict) else {}
 
 
+class Extrapolated:
+    """Traces of any batch from those of two and four samples: each figure is a straight line in the batch.
+
+    For tables of many batches; within some percent of the trace itself (a piece that crosses the mapped size).
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def __call__(
+        self, settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str
+    ) -> dict[str, int]:
+        few, many = (self._tracer(settings, classes, size, size, precision, device) for size in (2, 4))
+
+        def at(name: str, size: int) -> int:
+            return few[name] + (many[name] - few[name]) * (size - 2) // 2
+
+        return {name: at(name, val_batch if name == "judged" else batch) for name in few}
+
+
 def _key(settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str) -> str:
     data, training = settings.data, settings.training
     parts = {

@@ -134,7 +134,10 @@ def run_names(workspace: Workspace) -> list[str]:
 def read_run(workspace: Workspace, name: str) -> Run:
     """One run, from its manifest; a sweep's by `DATE/TIME/N`."""
     entry = describe_run(run_folder(workspace, name))
-    return _lenient(Run, {**entry, "problem": entry.get("error")}, {"run": name, "status": str(entry["status"])})
+    forecast = entry.get("fit") or {}
+    figures = {key: forecast.get(key) for key in ("predicted_bytes", "available_bytes")}
+    known = {**entry, **figures, "fit_verdict": forecast.get("verdict"), "problem": entry.get("error")}
+    return _lenient(Run, known, {"run": name, "status": str(entry["status"])})
 
 
 def read_runs(workspace: Workspace, newest: int = NEWEST) -> Runs:
@@ -342,6 +345,9 @@ def _run_progress(workspace: Workspace, run: Run) -> RunProgress:
         "status": run.status,
         "device": run.device,
         "precision": run.precision,
+        "predicted_bytes": run.predicted_bytes,
+        "available_bytes": run.available_bytes,
+        "fit_verdict": run.fit_verdict,
         "epochs": run.epochs or live.get("epochs"),
         "points": [],
     }
