@@ -34,9 +34,10 @@ ROOM = 0.9  # of what is free: up to here it fits, up to all of it is the edge
 KEPT = 400  # traces in the cache
 
 # Measured with torch 2.13 on a CPU (docs/memory.md says how): what importing and first use of code costs
-CODE_OWN = 150 * MIB
-CODE_ZOO = 200 * MIB
-SPREAD = 1.65
+CODE_OWN = 105 * MIB
+CODE_ZOO = 175 * MIB
+CODE_DIGITS = 60 * MIB  # scikit-learn, which brings them
+SPREAD = 1.45
 # CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
 CUDA_WORKSPACE = 160 * MIB
 CUDA_SPREAD = 1.05
@@ -140,7 +141,7 @@ def _parts(
         heap = SPREAD * traced["small"] + traced["large"]
         parts["allocator"] = max(0, int(heap) - step)
         own = settings.model.name in OWN
-        parts["code"] = CODE_OWN if own else CODE_ZOO
+        parts["code"] = (CODE_OWN if own else CODE_ZOO) + (CODE_DIGITS if settings.data.kind == "digits" else 0)
         parts["data"] = facts.decoded_bytes + ahead * batch * pixels
     else:
         parts["allocator"] = int((CUDA_SPREAD - 1) * sum(parts.values())) + CUDA_WORKSPACE
