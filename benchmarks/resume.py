@@ -2,8 +2,8 @@
 
     python -m benchmarks.resume [--json] [--kills 100] [--seed 0]
 
-Each run is a small net on the digits with augmentations, an average of the weights, a save every one to four steps
-and none to two loader processes, drawn anew at each start. It is started as a fork of a process that has torch
+Each run is a small net (batch norm, dropout, AdamW) on the digits with augmentations, an average of the weights, a save every one to four steps
+and none to two loader threads, drawn anew at each start. It is started as a fork of a process that has torch
 loaded, killed once at a random moment of its life (the loading, a step, a save, the end), and resumed until it ends.
 Its hash is over weights, their average and the optimiser; the target is one hash for all.
 """
@@ -24,9 +24,20 @@ from benchmarks._commands import Commands
 from engine.store.workspace import Workspace
 from engine.training.runs import RunFolder, claim_run, read_metrics
 
-MODULES = ("engine.cli.main", "engine.cli.train", "engine.training.train", "engine.tasks.images.task")
+# what a training imports by and by
+MODULES = ("engine.cli.main", "engine.cli.train", "engine.training.train", "engine.training.fit_trace",
+           "engine.tasks.images.kind", "engine.checkpoints.manager", "sklearn.datasets", "sympy",
+           "torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")  # fmt: skip
 WORDS = ("data.img_size=16", "data.val_fraction=0.85", "data.augment=document", "training.epochs=3",
-         "training.ema_decay=0.9", "device.prefer=cpu", "training.seed=7")  # fmt: skip
+         "training.ema_decay=0.9", "device.prefer=cpu", "training.seed=7", "model=benchmarks.resume:factory")  # fmt: skip
+
+
+def factory(num_classes: int) -> Any:
+    """A net of a few thousand weights with all that has a state: batch norm, dropout."""
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(16, 16, 3),
+                         nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, num_classes))  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
