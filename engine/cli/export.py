@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from engine.cli.verb import Session, Verb, table
-from engine.config.schema import Export as ExportSettings
-from engine.errors import UnderstudyError, UsageError
+from engine.errors import UnderstudyError
+from engine.protocol import EXPORT_FORMATS
 
-FORMATS = ("all", "onnx", "pt2", "torchscript", "fp16", "int8")
+FORMATS = ("all", *EXPORT_FORMATS)
 
 
 @click.command(cls=Verb)
@@ -41,75 +41,40 @@ def export(
     """Write a model as ONNX, INT8, torch.export or TorchScript; check, time and judge each file."""
     settings = session.settings
     if edge_config:
-        from engine.export.edge_config import read_edge_config
+        from engine.export.edge_config import with_edge_config
 
-        merged = settings.export.model_dump() | read_edge_config(Path(edge_config).expanduser())
-        try:
-            settings.export = ExportSettings.model_validate(merged)
-        except ValueError as error:
-            raise UsageError(f"{edge_config}: {' '.join(str(error).split())}", "see docs/edge.md") from None
-    from engine.export.export import Export, Options
-    from engine.export.labelled import labelled_data
-    from engine.export.slim import Slimmer
-    from engine.export.steps import Steps
-    from engine.export.subject import open_subject
-    from engine.tasks.medium import Limits
+        settings = with_edge_config(settings, Path(edge_config).expanduser())
+    from engine.export.pipeline import export_checkpoint
 
-    subject = open_subject(session.workspace, settings, checkpoint)
-    wanted = _wanted(kinds, settings.export)
-    options = Options(
-        wanted,
-        threads=threads,
-        max_loss=settings.export.max_loss,
-        allow_worse=allow_worse,
-        images=images or settings.export.images,
-        calibration=settings.export.calibration,
-        seed=settings.ab.seed,
-    )
-    found = labelled_data(subject, settings, options, data, calibration)
-    if found.judged:
-        session.say(
-            f"judged on {len(found.judged)} of {found.shown}; calibrated on {len(found.calibration)} others"
+    try:
+        report = export_checkpoint(
+            session.workspace,
+            settings,
+            checkpoint,
+            Path(output_dir).expanduser(),
+            formats=kinds,
+            data=data,
+            calibration=calibration,
+            images=images,
+            threads=threads,
+            allow_worse=allow_worse,
+            say=session.say,
         )
-    else:
-        session.say(f"accuracy is not judged: {found.missing}")
-    limits = Limits(settings.servers.max_pixels)
-    folder = Path(output_dir).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder} ({error.strerror})", "choose another --output-dir") from None
-    slimmer = Slimmer(session.workspace, settings, folder, Steps(folder), session.say)
-    original, facts = subject, None
-    if settings.export.pruning:
-        subject, facts = slimmer.pruned(original)
-    retrain = slimmer.aware if settings.export.recover == "qat" else None
-    try:
-        report = Export(subject, folder, found, options, limits, session.say,
-                        original=original, made_smaller=facts, retrain=retrain).run()  # fmt: skip
     except UnderstudyError as error:
-        if error.payload and not session.json:
+        if error.payload.get("artifacts") and not session.json:
             session.emit(error.payload, _text)
         raise
     session.emit(report, _text)
-
-
-def _wanted(kinds: tuple[str, ...], settings: ExportSettings) -> list[str]:
-    if "all" in kinds:
-        return [kind for kind in FORMATS if kind != "all"]
-    if kinds:
-        return list(dict.fromkeys(kinds))
-    return list(dict.fromkeys([*settings.formats, *([settings.dtype] if settings.quantization else [])]))
 
 
 def _text(report: dict[str, Any]) -> str:
     host = report["host"]
     original = report["original"]
     right = f"{original['judged']['accuracy']:.2%}" if original["judged"] else "-"
-    rows = [
-        ("torch eager", "", "", "", *_times(original["torch"]), "", ""),
-        ("fp32 ONNX Runtime", f"{original['bytes'] / 1e6:.2f} MB", "", "", *_times(original["onnx"]), right, ""),
-    ]
+    rows = [("torch eager", "", "", "", *_times(original["torch"]), "" if original["onnx"] else right, "")]
+    if original["onnx"]:
+        size = f"{original['bytes'] / 1e6:.2f} MB"
+        rows.append(("fp32 ONNX Runtime", size, "", "", *_times(original["onnx"]), right, ""))
     for row in report["artifacts"]:
         judged = row["judged"]
         right = f"{judged['accuracy']:.2%}" if judged else "-"
@@ -134,6 +99,8 @@ def _text(report: dict[str, Any]) -> str:
             low, high = judged["difference_ci95"]
             lines.append(f"{row['format']}: {judged['difference'] * 100:+.2f} points against fp32 on {judged['n']:,}"
                          f" (95% interval {low * 100:+.2f} to {high * 100:+.2f})")  # fmt: skip
+        if row.get("trained_by"):
+            lines.append(f"{row['format']}: trained on with rounded weights in run {row['trained_by']}")
         if row.get("kept_fp32"):
             lines.append(f"{row['format']}: left in fp32: {', '.join(row['kept_fp32'])}")
         if row.get("note"):

@@ -14,11 +14,35 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from engine.config import Settings
+from engine.config.schema import Export
 from engine.errors import UsageError, nearest
 
 _TABLES = {"quantization": {"enabled": "quantization", "dtype": "dtype", "type": "dtype"},
            "pruning": {"enabled": "pruning", "sparsity": "sparsity"}}  # fmt: skip
 _FLAT = {"dtype": "dtype", "sparsity": "sparsity", "formats": "formats", "export_formats": "formats"}
+
+
+def with_edge_config(settings: Settings, path: Path) -> Settings:
+    """The settings with what the file says instead of theirs.
+
+    Raises:
+        UsageError: as `read_edge_config`, or a value that a setting cannot have.
+    """
+    merged = settings.export.model_dump() | read_edge_config(path)
+    try:
+        export = Export.model_validate(merged)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(str(part) for part in wrong["loc"])
+        raise UsageError(
+            f"{path}: '{name}' cannot be {wrong['input']!r} ({wrong['msg']})",
+            "see docs/edge.md",
+            kind="bad_config",
+        ) from None
+    return settings.model_copy(update={"export": export})
 
 
 def read_edge_config(path: Path) -> dict[str, Any]:
@@ -33,10 +57,11 @@ def read_edge_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"no file {path}", "name the edge_config.json", kind="not_found") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as JSON ({error})", "mend it", kind="bad_config") from None
+    content = content.get("edge_config", content) if isinstance(content, dict) else content
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no JSON object", "see docs/edge.md", kind="bad_config")
     found: dict[str, Any] = {}
-    for key, value in content.get("edge_config", content).items():
+    for key, value in content.items():
         if key in _TABLES and isinstance(value, dict):
             for inner, inner_value in value.items():
                 found[_known(inner, _TABLES[key], f"{key}.{inner}", path)] = inner_value

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ from engine.errors import Failed
 from engine.export.host import has_vnni
 from engine.export.session import Inputs, open_session, run_batches
 
+Method = Literal["averaged", "percentile"]
 _WEIGHTED = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 # what is left in floats: their outputs need more than 256 steps, and they take no time
 _FLOAT_OPS = frozenset(("Softmax", "Sigmoid", "LayerNormalization", "Erf", "Exp", "Log", "ReduceMax"))
@@ -37,12 +38,14 @@ class Calibration:
         layers: the names of the nodes with weights, in the order of the graph.
         ranges: ONNX Runtime's file of the tensors' ranges.
         inputs: how many inputs they were measured on.
+        method: how.
     """
 
     model: onnx.ModelProto
     layers: list[str]
     ranges: Path
     inputs: int
+    method: Method
 
     def quantized(self, *, keep: Sequence[str] = (), only: Sequence[str] | None = None) -> bytes:
         """The INT8 file.
@@ -68,8 +71,8 @@ class Calibration:
                 op_types_to_quantize=list(_WEIGHTED) if only is not None else _quantizable(kinds),
                 nodes_to_quantize=list(only) if only is not None else None,
                 nodes_to_exclude=list(keep),
-                calibrate_method=CalibrationMethod[_METHOD],
-                extra_options=_OPTIONS,
+                calibrate_method=CalibrationMethod[_METHODS[self.method][0]],
+                extra_options={"ActivationSymmetric": False},
                 calibration_cache_path=self.ranges,
             )
             model = onnx.load(path)
@@ -77,12 +80,15 @@ class Calibration:
         return bytes(model.SerializeToString(deterministic=True))
 
 
-_METHOD = "MinMax"
-# averaged over the batches, one odd image does not stretch the range of all the others
-_OPTIONS = {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05, "ActivationSymmetric": False}
+# `averaged` over the batches, one odd image does not stretch the range of all the others; `percentile` cuts off the
+# outermost of all activations, which helps where a few are far greater than the rest
+_METHODS: dict[Method, tuple[str, dict[str, Any]]] = {
+    "averaged": ("MinMax", {"moving_average": True, "averaging_constant": 0.05}),
+    "percentile": ("Percentile", {"percentile": 99.99, "symmetric": False}),
+}
 
 
-def calibrate(model: bytes, batches: Iterable[Inputs], folder: Path) -> Calibration:
+def calibrate(model: bytes, batches: Iterable[Inputs], folder: Path, method: Method = "averaged") -> Calibration:
     """Measure the ranges of every tensor of an fp32 ONNX file.
 
     Args:
@@ -96,15 +102,19 @@ def calibrate(model: bytes, batches: Iterable[Inputs], folder: Path) -> Calibrat
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
 
-    left, count = iter(batches), 0
+    count = 0
 
     class Reader(CalibrationDataReader):
+        def __init__(self, batches: Iterable[Inputs]) -> None:
+            self.left = iter(batches)
+
         def get_next(self) -> Inputs | None:
             nonlocal count
-            batch = next(left, None)
+            batch = next(self.left, None)
             count += len(next(iter(batch.values()))) if batch else 0
             return batch
 
+    kind, how = _METHODS[method]
     try:
         with tempfile.TemporaryDirectory() as scratch, _quiet():
             ready = _prepared(model, Path(scratch))
@@ -114,17 +124,19 @@ def calibrate(model: bytes, batches: Iterable[Inputs], folder: Path) -> Calibrat
                 path,
                 _quantizable(sorted({node.op_type for node in ready.graph.node} - _FLOAT_OPS)),
                 augmented_model_path=str(Path(scratch) / "augmented.onnx"),
-                calibrate_method=CalibrationMethod[_METHOD],
-                extra_options={"moving_average": True, "averaging_constant": 0.05},
+                calibrate_method=CalibrationMethod[kind],
+                extra_options=how,
             )
-            calibrator.collect_data(Reader())
-            if not count:
-                raise Failed("there is nothing to calibrate INT8 on", "name data with --data DIR", kind="no_data")
+            # of histograms one call holds the activations of all its batches; of ranges it averages them
+            for part in ([batch] for batch in batches) if method == "percentile" else (batches,):
+                calibrator.collect_data(Reader(part))
             ranges = folder / "ranges.json"
             save_tensors_data(calibrator.compute_data(), ranges)
-    except Failed:
-        raise
     except Exception as error:  # ONNX Runtime has a class of its own for each failure
+        if not count:
+            raise Failed(
+                "there is nothing to calibrate INT8 on", "name data with --data DIR", kind="no_data"
+            ) from None
         reason = " ".join(str(error).split())[:200]
         raise Failed(
             f"the model cannot be calibrated ({type(error).__name__}: {reason})",
@@ -132,7 +144,7 @@ def calibrate(model: bytes, batches: Iterable[Inputs], folder: Path) -> Calibrat
             kind="cannot_quantize",
         ) from error
     layers = [node.name for node in ready.graph.node if node.op_type in _WEIGHTED]
-    return Calibration(ready, layers, ranges, count)
+    return Calibration(ready, layers, ranges, count, method)
 
 
 def sensitivity(

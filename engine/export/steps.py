@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engine.errors import Failed
 from engine.store.files import read_json, sha256_file, write_json
 
 _NAME = ".export-steps.json"
@@ -15,8 +16,12 @@ class Steps:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / _NAME
-        held = read_json(self._path)
-        self._held: dict[str, Any] = held if isinstance(held, dict) else {}
+        try:
+            held = read_json(self._path)
+        except Failed:
+            held = None  # damaged: everything is done anew
+        entries = held.items() if isinstance(held, dict) else ()
+        self._held = {step: entry for step, entry in entries if isinstance(entry, dict) and "key" in entry}
 
     def kept(self, step: str, key: dict[str, Any], path: Path) -> dict[str, Any] | None:
         """What was noted of a step whose file is still there as it was made; None: it is to be done."""

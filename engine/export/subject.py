@@ -1,6 +1,7 @@
 """What is exported: a release, whose every byte was checked when it was admitted.
 
-A checkpoint is admitted first, as it would be on its way to TO-BE: nothing here ever opens a pickle.
+A checkpoint is admitted first, as it would be on its way to TO-BE: nothing here ever opens a pickle. One that ONNX
+cannot express passes every other check, and torch's own formats are made from it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import Settings
 from engine.errors import UsageError
-from engine.release.admit import admit
+from engine.release.admit import Rejected, admit, admit_unconverted
 from engine.release.bundle import SUFFIX, Release, read_release, release_path, resolve_release
+from engine.store.files import sha256_file
 from engine.store.workspace import Workspace
 from engine.tasks.medium import Medium
 from engine.tasks.task import load_kind
@@ -27,11 +29,18 @@ METADATA = "understudy"
 
 @dataclass(frozen=True)
 class Subject:
-    """A release with what its kind of work says about it. `name`: what the person called it."""
+    """A release with what its kind of work says about it.
+
+    Attributes:
+        name: what the person called it.
+        trusted: the one task of one's own whose code may be imported.
+        inexpressible: why there is no ONNX file of it; "" where there is one.
+    """
 
     name: str
     release: Release
     trusted: str
+    inexpressible: str = ""
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -43,7 +52,7 @@ class Subject:
 
     @cached_property
     def onnx(self) -> bytes:
-        """The release's own fp32 file: `medium.input_name` → `medium.output`."""
+        """The release's own fp32 file, `medium.input_name` → `medium.output`; empty where ONNX cannot express it."""
         return self.release.onnx()
 
     @cached_property
@@ -88,18 +97,36 @@ def open_subject(workspace: Workspace, settings: Settings, given: str) -> Subjec
     """
     path = Path(given).expanduser()
     if path.is_file():
-        if path.suffix == SUFFIX:
-            release = read_release(path, expect=path.name.removesuffix(SUFFIX))
-        else:
-            release = admit(workspace, settings, path, name=path.name, cycle=None, expect_classes=None)
-    elif path.exists() or len(path.parts) > 1:
-        raise UsageError(f"no checkpoint file {given}", "name a file or a release", kind="not_found")
+        subject = _of_file(workspace, settings, path)
+    elif path.exists() or len(path.parts) > 1 or path.suffix:
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"{given} {what}", "name a checkpoint file or a release", kind="not_found")
     else:
         identity = resolve_release(workspace, given)
         release = read_release(release_path(workspace, identity), expect=identity)
-    if release.manifest.precision != "fp32":
+        subject = Subject(given, release, settings.task)
+    manifest = subject.release.manifest
+    if manifest.precision != "fp32":
         raise UsageError(
-            f"release {release.id[:8]} is an {release.manifest.precision} build and has no weights to export",
-            f"name its checkpoint, {release.manifest.checkpoint.name}, or the fp32 release of it",
+            f"release {subject.release.id[:8]} is an {manifest.precision} build and has no weights to export",
+            f"name its checkpoint, {manifest.checkpoint.name}, or the fp32 release of it",
         )
-    return Subject(given, release, settings.task)
+    return subject
+
+
+def _of_file(workspace: Workspace, settings: Settings, path: Path) -> Subject:
+    if path.suffix == SUFFIX:
+        stem = path.name.removesuffix(SUFFIX)
+        named = len(stem) == 64 and set(stem) <= set("0123456789abcdef")
+        release = read_release(path, expect=stem if named else sha256_file(path))
+        return Subject(path.name, release, settings.task)
+    try:
+        release = admit(
+            workspace, settings, path, name=path.name, cycle=None, expect_classes=None, for_slots=False
+        )
+    except Rejected as error:
+        if error.check not in ("convert", "agreement"):
+            raise
+        release = admit_unconverted(workspace, settings, path, name=path.name)
+        return Subject(path.name, release, settings.task, error.message.removeprefix(f"{path.name} "))
+    return Subject(path.name, release, settings.task)

@@ -60,6 +60,7 @@ class _Candidate:
     """A checkpoint on its way in; `expect_classes` is None where any classes will do.
 
     `read` is False for what is refused before a byte of it is read: `digest` then stands for its path.
+    `for_slots` is False for what no slot will get: AS-IS may do another kind of work.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class _Candidate:
     new_classes_reason: str | None
     notes: list[str]
     read: bool = True
+    for_slots: bool = True
 
 
 def admit(
@@ -82,6 +84,7 @@ def admit(
     expect_classes: list[str] | None,
     new_classes_reason: str | None = None,
     notes: list[str] | None = None,
+    for_slots: bool = True,
 ) -> Release:
     """Check a checkpoint and make its release, or find the one it gave before.
 
@@ -92,6 +95,7 @@ def admit(
         expect_classes: the classes that AS-IS answers with; None compares with nothing.
         new_classes_reason: admits other classes than those; kept in the release.
         notes: gets sentences about what was done to make it fit.
+        for_slots: False where AS-IS may do another kind of work, as for an export.
 
     Raises:
         UsageError: no such file.
@@ -109,7 +113,9 @@ def admit(
     if why := rejection(workspace, sha256=digest.sha256):
         raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")
     expected = None if new_classes_reason else expect_classes
-    candidate = _Candidate(checkpoint, digest, name, cycle, expected, new_classes_reason, notes)
+    candidate = _Candidate(
+        checkpoint, digest, name, cycle, expected, new_classes_reason, notes, for_slots=for_slots
+    )
     try:
         with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
             return _admit(workspace, settings, candidate)
@@ -119,6 +125,24 @@ def admit(
             "free disk space or mend the rights of the workspace, then try again",
             kind="disk",
         ) from error
+
+
+def admit_unconverted(workspace: Workspace, settings: Settings, checkpoint: Path, *, name: str) -> Release:
+    """A checkpoint that ONNX cannot express, put through every other check.
+
+    Returns:
+        a release without `model.onnx`, in the cache: no slot can have it, formats of torch can be made from it.
+
+    Raises:
+        As `admit`; nothing is remembered.
+    """
+    digest = examine(checkpoint, settings)
+    candidate = _Candidate(checkpoint, digest, name, None, None, None, [], for_slots=False)
+    try:
+        with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
+            return _make(workspace, settings, candidate, workspace.cache / "unconverted", convert=False)
+    except Refusal as refusal:
+        raise Rejected(f"{name} {refusal.message}", refusal.hint, check=refusal.check) from None
 
 
 def require_there(checkpoint: Path) -> int:
@@ -199,7 +223,8 @@ def _admit(workspace: Workspace, settings: Settings, candidate: _Candidate) -> R
             release = _make(workspace, settings, candidate)
             _note_release(workspace, sha256, key, candidate.new_classes_reason, release.id)
         else:
-            check_task(release.manifest.task, production_task(workspace))
+            if candidate.for_slots:
+                check_task(release.manifest.task, production_task(workspace))
             if candidate.expect_classes is not None:
                 check_classes(release.manifest.classes, candidate.expect_classes)
     except Refusal as refusal:
@@ -296,7 +321,14 @@ def _tell(workspace: Workspace, refusal: Refusal, candidate: _Candidate) -> bool
     return "refused" not in told
 
 
-def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Release:
+def _make(
+    workspace: Workspace,
+    settings: Settings,
+    candidate: _Candidate,
+    target: Path | None = None,
+    *,
+    convert: bool = True,
+) -> Release:
     digest, name = candidate.digest, candidate.name
     _need_room(workspace, 4 * digest.bytes + 64 * 1024 * 1024)
     with _scratch(workspace) as folder:
@@ -304,8 +336,10 @@ def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Re
         shutil.copyfile(candidate.path, copy)
         if digest_file(copy) != digest:
             raise Failed(f"{name} changed while it was read", "try again when it is written", kind="moving")
-        expected = candidate.expect_classes, production_task(workspace)
-        result = run_child(workspace, settings, folder, copy, digest.bytes, name, *expected)
+        task = production_task(workspace) if candidate.for_slots else None
+        result = run_child(
+            workspace, settings, folder, copy, digest.bytes, name, candidate.expect_classes, task, convert=convert
+        )
         if not result["ok"]:
             raise Refusal(
                 result["check"],
@@ -332,7 +366,7 @@ def _make(workspace: Workspace, settings: Settings, candidate: _Candidate) -> Re
         )
         try:
             return write_release(
-                workspace.releases,
+                target or workspace.releases,
                 manifest,
                 (folder / "model.onnx").read_bytes(),
                 (folder / "weights.safetensors").read_bytes(),

@@ -58,12 +58,15 @@ def run_child(
     name: str,
     expect_classes: list[str] | None,
     expect_task: str | None,
+    *,
+    convert: bool = True,
 ) -> dict[str, Any]:
     """Have the child check and convert `checkpoint`, a copy in the scratch `folder` that it writes into.
 
     Args:
         size: the checkpoint's bytes; the limits grow with it.
         name: what to call it in a sentence.
+        convert: False leaves ONNX out, and `model.onnx` empty.
 
     Returns:
         What it wrote as `result.json`: `ok` and the release's facts, or the refusal's fields.
@@ -76,6 +79,7 @@ def run_child(
         **card_terms(settings),
         "expect_classes": expect_classes,
         "expect_task": expect_task,
+        "convert": convert,
         "cpu_s": LIMITS.cpu_s,
         "file_bytes": 8 * size + 256 * 1024 * 1024,
     }

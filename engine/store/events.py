@@ -40,6 +40,7 @@ KINDS = (
     "alert",
     "started",
     "stopped",
+    "exported",
     "migrated",
     "restored",
 )

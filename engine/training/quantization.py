@@ -29,13 +29,17 @@ class _Rounded:
         return torch.fake_quantize_per_channel_affine(self.weight, scale.float(), zero, 0, -127, 127)
 
     def rounded_input(self, x: Tensor) -> Tensor:
+        low, high = self.low, self.high
+        measured = bool(high > low)
+        if self.training or not measured:
+            share = _MEMORY if measured else 0.0
+            low = x.detach().amin().float().clamp_max(0).lerp(low, share)
+            high = x.detach().amax().float().clamp_min(0).lerp(high, share)
         if self.training:
-            low, high = x.detach().amin().float().clamp_max(0), x.detach().amax().float().clamp_min(0)
-            share = _MEMORY if bool(self.high > self.low) else 0.0
-            self.low.lerp_(low, 1 - share)
-            self.high.lerp_(high, 1 - share)
-        scale = ((self.high - self.low) / 255).clamp_min(1e-8)
-        zero = (-self.low / scale).round().clamp(0, 255).to(torch.int32)
+            self.low.copy_(low)
+            self.high.copy_(high)
+        scale = ((high - low) / 255).clamp_min(1e-8)
+        zero = (-low / scale).round().clamp(0, 255).to(torch.int32)
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
 
 
@@ -52,7 +56,8 @@ class _Linear(_Rounded, nn.Linear):
 def make_quantization_aware(net: nn.Module) -> None:
     """Have the convolutions and linear layers of `net` compute with rounded weights and inputs from now on.
 
-    The running ranges are buffers that are not saved: a resumed run measures them anew in its first steps.
+    The running ranges are buffers that are not saved: a resumed run measures them anew in its first steps, and a net
+    that never trained (an average of weights) takes those of each batch.
     """
     for module in net.modules():
         kind = {nn.Conv2d: _Conv2d, nn.Linear: _Linear}.get(type(module))
