@@ -17,15 +17,20 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @click.command(cls=Verb, words=("NAME", 1, 1))
-def bench(session: Session, words: list[str]) -> None:
+@click.option("--hourly-usd", type=click.FloatRange(min=0), metavar="USD",
+              help="With devices: the price of an hour of this machine.")  # fmt: skip
+def bench(session: Session, words: list[str], hourly_usd: float | None) -> None:
     """Run one of the repeatable measurements (serving, sync, training, ...)."""
     names = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
     if not names:
         raise UsageError("this installation has no benchmarks", "run it in a checkout of the project")
     if words[0] not in names:
         raise UsageError(f"unknown benchmark '{words[0]}'", nearest(words[0], names))
+    if hourly_usd is not None and words[0] != "devices":
+        raise UsageError(f"--hourly-usd says nothing to '{words[0]}'", "leave it out, or: bench devices")
+    more = [] if hourly_usd is None else ["--hourly-usd", str(hourly_usd)]
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{words[0]}", "--json"],
+        [sys.executable, "-m", f"benchmarks.{words[0]}", "--json", *more],
         cwd=FOLDER.parent,
         stdout=subprocess.PIPE,
         text=True,

@@ -33,6 +33,12 @@ def choose_device(prefer: str = "auto") -> ChosenDevice:
     return ChosenDevice(_first(), _name(_first()))
 
 
+def devices_there() -> list[ChosenDevice]:
+    """Every kind of device that torch can use here, the CPU last."""
+    kinds: tuple[Kind, ...] = ("cuda", "mps", "xpu", "cpu")
+    return [ChosenDevice(kind, _name(kind)) for kind in kinds if _probe(kind)[0]]
+
+
 def _first() -> Kind:
     return next(kind for kind in ORDER if kind == "cpu" or _probe(kind)[0])
 

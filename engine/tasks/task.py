@@ -30,6 +30,13 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     return max(1, samples // batch_size)
 
 
+def share(rows: int, number: int, parts: int) -> slice:
+    """Part `number` of so many rows: equal parts, the first ones a row larger where it does not divide."""
+    each, more = divmod(rows, parts)
+    start = number * each + min(number, more)
+    return slice(start, start + each + (number < more))
+
+
 class Tally(Protocol):
     """Gathers the answers to a validation part."""
 

@@ -34,6 +34,12 @@ class Group:
     def lead(self) -> bool:
         return self.rank == 0
 
+    def prepared(self, net: nn.Module, device: str) -> nn.Module:
+        """The net with batch norms that see the whole batch, where they can: torch has that on CUDA alone."""
+        if self.size == 1 or device != "cuda":
+            return net
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+
     def wrap(self, net: nn.Module, device: str) -> nn.Module:
         """The net with its gradients averaged over the group."""
         if self.size == 1:
@@ -73,13 +79,6 @@ class Group:
             return
         with net.no_sync():  # type: ignore[operator]
             yield
-
-
-def share(rows: int, number: int, parts: int) -> slice:
-    """Part `number` of so many rows: equal parts, the first ones a row larger where it does not divide."""
-    each, more = divmod(rows, parts)
-    start = number * each + min(number, more)
-    return slice(start, start + each + (number < more))
 
 
 ALONE = Group()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from engine.config.schema import Training
 from engine.errors import Failed
-from engine.tasks.task import Task, steps_per_epoch
-from engine.training.distributed import ALONE, Group, share
+from engine.tasks.task import Task, share, steps_per_epoch
+from engine.training.distributed import ALONE, Group
 from engine.training.optim import build_optimizer, freeze
 from engine.training.progress import Progress
 from engine.training.quantization import make_quantization_aware
@@ -91,6 +92,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.epochs = self.settings.epochs or 1
         self.steps = steps_per_epoch(self.task.train_samples, self.settings.batch_size)
+        self.model = self.group.prepared(self.model, self.device)
         self.model.to(self.device, memory_format=torch.channels_last)
         if self.settings.quantization_aware:
             make_quantization_aware(self.model)
@@ -104,7 +106,8 @@ class Trainer:
         self.rows = -(-self.whole // self.group.size)
         self.micro_batch = self.settings.micro_batch
         self.buffers = Buffers(self.model)
-        self.net = self.group.wrap(self.model, self.device)
+        self.compiled = self.settings.compile
+        self.net = self.group.wrap(torch.compile(self.model) if self.compiled else self.model, self.device)
 
     @property
     def global_step(self) -> int:
@@ -192,8 +195,8 @@ class Trainer:
         options = {"start": place.step, "workers": self.settings.num_workers}
         if group.size == 1:
             return self.task.train_batches(place.epoch, batch_size, **options)
-        if getattr(self.task, "shares", False):
-            return self.task.train_batches(place.epoch, batch_size, share=(group.rank, group.size), **options)  # type: ignore[call-arg]
+        if "process" in inspect.signature(self.task.train_batches).parameters:  # makes its own rows alone
+            return self.task.train_batches(place.epoch, batch_size, process=(group.rank, group.size), **options)  # type: ignore[call-arg]
         whole = self.task.train_batches(place.epoch, batch_size, **options)
         return (tuple(part[share(len(part), group.rank, group.size)] for part in batch) for batch in whole)
 
@@ -206,9 +209,9 @@ class Trainer:
             if spoils_norms(error) and self.micro_batch != self.settings.micro_batch:
                 few = f"{self.micro_batch} of {self.rows} samples at a time, fewer than its batch norms can learn from"
                 raise out_of_memory(self.device, few, reason_of(error)) from None
-            if not is_shortage(error):
+            if not (is_shortage(error) or self.compiled):
                 raise
-            reason = reason_of(error)
+            short, reason = is_shortage(error), reason_of(error)
         else:
             try:
                 self._apply()
@@ -220,7 +223,11 @@ class Trainer:
             return loss
         self.optimizer.zero_grad(set_to_none=True)
         self.buffers.put_back()
-        return Shortage(reason)
+        if short:
+            return Shortage(reason)
+        self.progress.say(f"note: training.compile fails here ({reason}): going on without it")
+        self.net, self.compiled = self.group.wrap(self.model, self.device), False
+        return self._attempt(batch)
 
     def _gradients(self, batch: tuple[Tensor, ...]) -> Tensor:
         step = self.global_step
@@ -288,6 +295,8 @@ class Trainer:
         return place | {"limit": name, "before": now, "now": now // 2, "reason": reason}
 
     def _placed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.device == "cuda":  # only from pinned memory does the copy go on beside the work
+            batch = tuple(part.pin_memory() for part in batch)
         return tuple(part.to(self.device, non_blocking=True) for part in batch)
 
     def _average(self, step: int) -> None:

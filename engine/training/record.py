@@ -215,6 +215,7 @@ class Record:
             "peak_memory_bytes": max(peak, self.manifest["peak_memory_bytes"] or 0),
             "seconds_s": round(self._seconds(), 3),
             "best": self.trainer.best,
+            "compiled": self.trainer.compiled,
         }
 
     def _seconds(self) -> float:

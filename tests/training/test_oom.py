@@ -38,6 +38,8 @@ class Gate(nn.Module):
     passes = {True: 0, False: 0}
 
     def forward(self, x):
+        if x.is_meta or type(x).__name__ == "FakeTensor":  # the forecast of `fit`
+            return x
         Gate.passes[self.training] += 1
         error, backwards = Gate.plan.get((self.training, Gate.passes[self.training]), (None, False))
         if error and not backwards:
@@ -138,7 +140,7 @@ def test_a_shortage_amid_the_change_of_the_weights_goes_back_to_the_last_state(
 ) -> None:
     plan(gate)
     fit(*ONE, "training.micro_batch=16")
-    original, calls = torch.optim.AdamW.step, [0]
+    original, calls = torch.amp.GradScaler.step, [0]
 
     def torn(self: Any, *arguments: Any) -> Any:
         calls[0] += 1
@@ -147,7 +149,7 @@ def test_a_shortage_amid_the_change_of_the_weights_goes_back_to_the_last_state(
             raise CUDA
         return done
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", torn)
+    monkeypatch.setattr(torch.amp.GradScaler, "step", torn)
     fit(*ONE)
     assert_same_end(workspace.runs / "0001", workspace.runs / "0002")
 

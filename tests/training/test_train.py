@@ -134,3 +134,63 @@ def test_interval_checkpoints(fit: Callable[..., Any], workspace: Workspace) -> 
     fit(*SMALL, "training.epochs=2", "training.save_every_steps=3", "training.max_checkpoints=2")
     found = sorted(path.name for path in (workspace.runs / "0001" / "checkpoints").glob("*.pt"))
     assert found == ["checkpoint_epoch2_step15.pt", "checkpoint_epoch2_step16.pt"]
+
+
+def test_a_net_that_cannot_be_compiled_is_trained_without(
+    fit: Callable[..., Any], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(net: torch.nn.Module) -> torch.nn.Module:
+        return Broken(net)
+
+    class Broken(torch.nn.Module):
+        """Fails late: the batch norms have moved."""
+
+        def __init__(self, net: torch.nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.net(images)
+            raise RuntimeError("no C++ compiler")
+
+    words = (*SMALL, "data.val_fraction=0.85", "training.epochs=1")
+    fit(*words)
+    monkeypatch.setattr(torch, "compile", broken)
+    lines: list[str] = []
+    fit(*words, "training.compile=true", lines=lines)
+    assert any("training.compile fails here (no C++ compiler): going on without it" in line for line in lines)
+    left, right = (find_run(workspace, run).read_manifest() for run in ("1", "2"))
+    assert right["state_sha256"] == left["state_sha256"]
+    assert right["compiled"] is False
+
+
+def test_a_devices_table_counts_for_more_than_the_file_and_less_than_the_line(
+    fit: Callable[..., Any], workspace: Workspace
+) -> None:
+    from engine.config import load_settings
+    from engine.training.plan import on_device, without_overruled
+
+    words = (
+        *SMALL,
+        "data.val_fraction=0.85",
+        "training.epochs=1",
+        "device.prefer=cpu",
+        "device.cpu.batch_size=16",
+    )
+    fit(*words, "device.cpu.memory_limit_gb=8")
+    kept = find_run(workspace, "1").read_manifest()["settings"]["training"]
+    assert kept["batch_size"] == 16
+    loaded = load_settings(None, workspace.root, (*words, "training.batch_size=24"))
+    assert on_device(without_overruled(loaded.settings, loaded), "cpu").training.batch_size == 24
+
+
+def test_a_memory_limit_is_the_allocators() -> None:
+    from engine.devices.limits import memory_limit
+    from engine.training.shortage import is_shortage
+
+    with memory_limit("cpu", 256 * 2**20, print):
+        torch.empty(2**20)
+        with pytest.raises(RuntimeError) as caught:
+            torch.empty(2**28)  # 1 GiB
+    assert is_shortage(caught.value)
+    assert len(torch.empty(2**28)) == 2**28

@@ -19,23 +19,34 @@ from torch import Tensor
 from engine.tasks.images.augment import RECIPES, degrade, draw
 from engine.tasks.images.data import Part
 from engine.tasks.images.order import epoch_order
-from engine.tasks.task import steps_per_epoch
+from engine.tasks.task import share, steps_per_epoch
 
 Made = TypeVar("Made")
 
 
 def train_batches(
-    part: Part, level: str, seed: int, epoch: int, batch_size: int, *, sampling: str, start: int, workers: int
+    part: Part,
+    level: str,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    *,
+    sampling: str,
+    start: int,
+    workers: int,
+    process: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The epoch's batches from number `start` on: pixels uint8 [B, S, S, 3], labels int64 [B], draws float32 [B, DRAWS].
 
     Args:
         workers: threads; 0: one.
+        process: number and count of the processes that share each batch; this one's rows alone are made.
     """
     order = epoch_order(seed, epoch, part.labels, sampling)
 
     def make(number: int) -> tuple[Tensor, Tensor, Tensor]:
         tickets = order[number * batch_size : (number + 1) * batch_size]
+        tickets = tickets[share(len(tickets), *process)]
         chosen = tickets % len(part)
         pixels = part.pixels(chosen)
         if RECIPES[level].noise or RECIPES[level].jpeg:

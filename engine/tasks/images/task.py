@@ -75,7 +75,7 @@ class ImageTask:
         return model
 
     def train_batches(
-        self, epoch: int, batch_size: int, *, start: int, workers: int
+        self, epoch: int, batch_size: int, *, start: int, workers: int, process: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, ...]]:
         """Pixels uint8 [B, S, S, 3], labels int64 [B], draws float32 [B, DRAWS]."""
         training = self._settings.training
@@ -88,6 +88,7 @@ class ImageTask:
             sampling=training.sampling,
             start=start,
             workers=workers,
+            process=process,
         )
 
     def val_batches(self, batch_size: int, *, workers: int) -> Iterator[tuple[Tensor, ...]]:
