@@ -22,6 +22,7 @@ from engine.protocol.messages import (
     Source,
     SourceState,
 )
+from engine.protocol.proof import EXPORT_FORMATS, Analysis, Confusion, Export, ExportedFile, NotExported
 from engine.protocol.road import (
     SWEEP_ROWS,
     SWEEPS,
@@ -51,6 +52,7 @@ from engine.protocol.road import (
 )
 
 __all__ = [
+    "EXPORT_FORMATS",
     "KINDS",
     "NEWEST",
     "OLDEST",
@@ -58,6 +60,7 @@ __all__ = [
     "SWEEP_ROWS",
     "VERSION",
     "Ab",
+    "Analysis",
     "Backup",
     "Bake",
     "BakeState",
@@ -66,6 +69,7 @@ __all__ = [
     "Checkpoints",
     "ClassResult",
     "Comparison",
+    "Confusion",
     "Data",
     "Device",
     "DeviceProcess",
@@ -73,6 +77,8 @@ __all__ = [
     "Differing",
     "Event",
     "Events",
+    "Export",
+    "ExportedFile",
     "Gate",
     "Health",
     "Held",
@@ -81,6 +87,7 @@ __all__ = [
     "Lock",
     "Message",
     "Next",
+    "NotExported",
     "Point",
     "Progress",
     "ProtocolError",

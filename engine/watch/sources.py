@@ -14,7 +14,7 @@ from typing import Any
 from engine.config import Settings
 from engine.devices.nvml import Nvml
 from engine.devices.sample import Sampler
-from engine.errors import UnderstudyError
+from engine.errors import Failed, UnderstudyError
 from engine.protocol import (
     NEWEST,
     SWEEPS,
@@ -35,6 +35,7 @@ from engine.training.sweeps import sweep_names
 from engine.watch import snapshots
 from engine.watch.checkpoints import CheckpointLister
 from engine.watch.eventtail import EventTail
+from engine.watch.proofs import Proofs
 from engine.watch.snapshots import signature
 
 _STATS_S = 2.0
@@ -174,13 +175,18 @@ class SlotSource:
 
 
 class CheckpointSource:
-    """The history of checkpoints; listing may hash what is new, which takes its time."""
+    """The history of checkpoints, the analysis and the exports; listing may hash what is new, which takes its time."""
 
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self._lister = CheckpointLister(workspace, settings)
+        self._proofs = Proofs(workspace)
 
     def look(self) -> dict[str, Any]:
-        return {"checkpoints": self._lister.look()}
+        known = replace(self._lister.look(), exports=self._proofs.exports())
+        try:
+            return {"checkpoints": replace(known, analysis=self._proofs.analysis())}
+        except Failed as error:
+            raise Partly({"analysis": in_words(error)}, {"checkpoints": known}) from None
 
 
 class FileSource:

@@ -13,6 +13,7 @@ import pytest
 from engine.protocol import (
     KINDS,
     VERSION,
+    Checkpoints,
     Devices,
     Health,
     Message,
@@ -42,7 +43,7 @@ def kept(recorded: object, written: object) -> bool:
     return type(recorded) is type(written) and recorded == written
 
 
-@pytest.mark.parametrize("name", ["evening.jsonl", "faults.jsonl", "baking.jsonl", "sweeps.jsonl"])
+@pytest.mark.parametrize("name", ["evening.jsonl", "faults.jsonl", "baking.jsonl", "sweeps.jsonl", "proofs.jsonl"])
 def test_a_recording_reads_and_writes_back_to_the_same_values(name: str) -> None:
     recorded = lines(name)
     messages = [parse(line) for line in recorded]
@@ -79,6 +80,20 @@ def test_sweeps_are_ranked_and_say_how_far_they_are() -> None:
         (None, "failed"),
     ]
     assert (dead.state, dead.best) == ("lost", None)
+
+
+def test_what_was_found_out_about_a_checkpoint() -> None:
+    runs, known = (parse(line).data for line in lines("proofs.jsonl"))
+    assert isinstance(runs, Runs)
+    assert (runs.runs[0].fit_verdict, runs.runs[0].predicted_bytes) == ("edge", 24_588_687_769)
+    assert isinstance(known, Checkpoints)
+    assert known.analysis
+    assert known.analysis.matrix[9][1] == known.analysis.confusions[0].count == 17
+    assert [sum(row) for row in known.analysis.matrix] == known.analysis.support
+    whole, pruned, damaged = known.exports
+    assert [(one.format, one.present) for one in whole.files] == [("onnx", True), ("pt2", True), ("int8", True)]
+    assert (whole.skipped[0].format, pruned.sparsity, pruned.files[0].present) == ("torchscript", 0.3, False)
+    assert damaged.problem == "export.json is not JSON"
 
 
 def test_the_evening_holds_every_kind_and_both_hosts() -> None:
