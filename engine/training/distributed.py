@@ -77,7 +77,7 @@ class Group:
         if self.size == 1 or last:
             yield
             return
-        with net.no_sync():  # type: ignore[operator]
+        with net.no_sync():
             yield
 
 

@@ -50,8 +50,8 @@ def save_state(folder: RunFolder, trainer: Trainer, elapsed_s: float) -> None:
     }
     scratch = folder.last.with_name(".last.new.part")
     digest = save_checkpoint_file(scratch, state)
-    place = {"sha256": digest.sha256, "bytes": digest.bytes, "epoch": state["epoch"], "step": state["step"]}
-    write_json(folder.sidecar, [place | {"saved_at": state["saved_at"]}, *_known(folder)[:3]])
+    entry = {"sha256": digest.sha256, "bytes": digest.bytes, "epoch": state["epoch"], "step": state["step"]}
+    write_json(folder.sidecar, [entry | {"saved_at": state["saved_at"]}, *_known(folder)[:3]])
     if folder.last.exists():
         folder.last.replace(folder.previous)
     scratch.replace(folder.last)
@@ -90,8 +90,8 @@ def load_state(folder: RunFolder, say: Callable[[str], None] = lambda line: None
             continue
         if state.get("format") != FORMAT:
             raise Failed(f"{path} is of another version of Understudy", "start a new run", kind="bad_state")
-        for error in damaged:
-            say(f"warning: {error.message}: going on from the state before it, epoch {state['epoch'] + 1},"
+        for one in damaged:
+            say(f"warning: {one.message}: going on from the state before it, epoch {state['epoch'] + 1},"
                 f" step {state['step']}")  # fmt: skip
         return state
     if damaged:
