@@ -90,6 +90,14 @@ def _control() -> dist.ProcessGroup:
     return _controls[0]
 
 
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process of the group has gone."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "heartbeat")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
     """Take part in the group that the environment names; alone where it names none.

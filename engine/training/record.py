@@ -116,8 +116,8 @@ class Record:
     def smaller(self, shortage: dict[str, Any]) -> None:
         """Memory ran out and fewer samples go at a time from here on; a resume keeps to that."""
         assert self.trainer
-        batch = self.trainer.rows if shortage["limit"] == "micro_batch" else "validation"
-        kept = f", gradients added up to the batch of {batch}" if shortage["limit"] == "micro_batch" else ""
+        train = shortage["limit"] == "micro_batch"
+        kept = f", gradients added up to the batch of {self.trainer.whole}" if train else ""
         self.say(
             f"out of memory at epoch {shortage['epoch']}, step {shortage['step']} ({shortage['reason']}):"
             f" going on with {shortage['now']} samples at a time instead of {shortage['before']}{kept};"

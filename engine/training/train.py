@@ -12,7 +12,7 @@ from engine.store.clock import timestamp
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from engine.training.allocator import fix_allocator
-from engine.training.distributed import joined
+from engine.training.distributed import joined, lost
 from engine.training.loop import Stopped
 from engine.training.plan import kept_settings
 from engine.training.progress import ProcessMemory
@@ -92,9 +92,13 @@ def train(
                 shutil.rmtree(folder.root, ignore_errors=True)
             raise
         except Exception as error:
+            if group.size > 1 and lost(error):
+                error = Failed(
+                    f"another process of run {folder.run} has ended", "see its words", kind="process_lost"
+                )
             record.close("failed", str(error) or type(error).__name__, getattr(error, "kind", None))
             if isinstance(error, UnderstudyError) or not is_shortage(error):
-                raise
+                raise error
             raise Failed(
                 f"out of memory on {manifest['device']} with batches of {settings.training.batch_size}",
                 "try a smaller training.batch_size, then a smaller data.img_size, then a smaller model",
