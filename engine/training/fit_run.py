@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine.config import Settings
 from engine.devices.detect import ChosenDevice
-from engine.errors import UsageError
+from engine.errors import UnderstudyError, UsageError
 from engine.store.workspace import Workspace
 from engine.tasks.task import Task
 from engine.training.fit import Facts, Forecast, TraceCache, available_bytes, forecast, trace_here
@@ -20,7 +20,7 @@ def ask(
     precision: str,
     say: Callable[[str], None],
 ) -> Forecast | None:
-    """The forecast of a training about to begin; None for a task that brings code of its own.
+    """The forecast of a training about to begin; None for a task or a net that cannot be followed.
 
     A trace that is not in the cache is made here: what it imports, the training would import too.
 
@@ -32,7 +32,16 @@ def ask(
     facts = Facts(len(task.classes), task.train_samples)
     available = available_bytes(settings, chosen.kind)
     cache = TraceCache(workspace.cache, trace_here)
-    found = forecast(settings, facts, chosen.kind, precision, available, cache)
+    try:
+        found = forecast(settings, facts, chosen.kind, precision, available, cache)
+    except UnderstudyError:
+        raise
+    except Exception as error:
+        if ":" not in settings.model.name:
+            raise
+        # somebody's own net may ask for values, which shapes alone do not have; that is no reason not to train it
+        say(f"note: no forecast of the memory of {settings.model.name} ({' '.join(str(error).split())[:120]})")
+        return None
     if found.verdict == "cannot":
         raise UsageError(sentence(found), advice(found), kind="does_not_fit")
     if found.verdict == "edge":

@@ -72,7 +72,7 @@ def on_device(settings: Settings, kind: str) -> Settings:
 def memory_limit_bytes(settings: Settings, kind: str) -> int | None:
     """What the table of the device allows, None for all that there is."""
     gigabytes = getattr(settings.device, kind).memory_limit_gb
-    return None if gigabytes is None else int(gigabytes * 1e9)
+    return None if gigabytes is None else int(gigabytes * 2**30)
 
 
 def resumed_settings(loaded: Loaded, kept: dict[str, Any]) -> Settings:
