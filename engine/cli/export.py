@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def export(
     allow_worse: bool,
 ) -> None:
     """Write a model as ONNX, INT8, torch.export or TorchScript; check, time and judge each file."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch takes turns with ONNX Runtime
     settings = session.settings
     if edge_config:
         from engine.export.edge_config import with_edge_config

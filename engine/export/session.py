@@ -19,6 +19,8 @@ def open_session(model: bytes, threads: int = 0) -> Any:
     if threads:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    else:  # several models take turns: threads that wait busily would take the cores from the others
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import Settings
-from engine.errors import Failed
 from engine.export.steps import Steps
 from engine.export.subject import Subject, open_subject
 from engine.store.workspace import Workspace
@@ -47,14 +46,10 @@ class Slimmer:
         gone = f"{export.sparsity:.0%} of the channels" if key["method"] == "structured" else "weights"
         self.say(f"pruned {gone}: {before:,} parameters, now {after:,}; {facts['zeros']:.0%} of them 0")
         facts = {**facts, "method": key["method"], "sparsity": export.sparsity}
-        if not export.finetune_epochs:
+        if key["method"] == "unstructured" and export.finetune_epochs:
+            self.say("not fine-tuned: training would fill the zeros of single weights again")
+        if key["method"] == "unstructured" or not export.finetune_epochs:
             return open_subject(self.workspace, self.settings, str(path)), facts
-        if key["method"] == "unstructured":
-            raise Failed(
-                "fine-tuning would fill an unstructured net's zeros again",
-                "set export.finetune_epochs=0, or export.pruning_method=structured",
-                kind="cannot_prune",
-            )
         found = self.finetuned("finetune", key, subject, path, quantization_aware=False)
         return found, {**facts, "finetuned_by": found.card["checkpoint"]["run"]}
 
