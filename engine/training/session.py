@@ -46,12 +46,19 @@ class Session:
         self.manifest, self.say, self.stop = record.manifest, say, stop
 
     def go(self, strict: bool) -> None:
-        """Train to the end of the run.
+        """Train to the end of the run; the process's number of threads is then as before.
 
         Raises:
             Stopped, KeyboardInterrupt: asked to stop; the state is saved where it is whole.
             UsageError, Failed: as `train`.
         """
+        threads = torch.get_num_threads()
+        try:
+            self._go(strict)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _go(self, strict: bool) -> None:
         state, source, smaller = self._before()
         chosen = choose_device(self.settings.device.prefer)
         self._fit_to(chosen.kind)

@@ -191,7 +191,7 @@ def test_another_number_of_threads_is_said_and_undone(fit: Callable[..., Any], w
     torch.set_num_threads(threads + 1)
     try:
         fit(resume="1", lines=lines)
-        assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == threads + 1
     finally:
         torch.set_num_threads(threads)
     assert any(f"began with {threads} threads, not {threads + 1}" in line for line in lines)
