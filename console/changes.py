@@ -16,7 +16,7 @@ from console.sheets.label import Label
 from console.sheets.slots import Promote, Rollback
 from console.widgets.rows import Row
 from console.words import _
-from engine.protocol import Run
+from engine.protocol import Checkpoint, Run
 
 
 def promote(desk: Desk) -> None:
@@ -104,10 +104,53 @@ def deploy(desk: Desk) -> None:
         raise Refused(_("choose a checkpoint first"), "dim")
     lines = [
         Row(_("To TO-BE, through the same checks as sync:")),
-        Row(PurePath(one.path).name, "bold").put(f"  {text.percent(one.accuracy)}  {text.size(one.bytes)}", "dim"),
+        _named(one),
         Row(one.path, "dim"),
     ]
     desk.open_sheet(Ask(desk, _("Deploy"), lines, _("Deploy"), lambda _sheet: ("deploy", one.path)))
+
+
+def export(desk: Desk) -> None:
+    one = orders.whole(desk.view(), checkpoints.selected(desk.view()))
+    lines = [
+        Row(_("Files for other machines; each is checked, timed and judged against the original.")),
+        _named(one),
+        Row(f"{_('formats')}: {' '.join(orders.FORMATS)}", "dim"),
+        Row(_("Data are class folders; without any, accuracy is not judged and INT8 is left out."), "dim"),
+    ]
+    fields = [
+        Field("formats", _("formats (empty: as configured)")),
+        Field("data", _("data (empty: as configured)")),
+    ]
+
+    def order(sheet: Ask) -> tuple[str, ...]:
+        return orders.export(desk.view(), one, sheet.value("formats"), sheet.value("data"))
+
+    desk.open_sheet(Ask(desk, _("Export"), lines, _("Export"), order, fields))
+
+
+def analyze(desk: Desk) -> None:
+    one = orders.whole(desk.view(), checkpoints.selected(desk.view()))
+    lines = [
+        Row(_("Confusion matrix, classes and calibration on labelled data; nothing is changed.")),
+        _named(one),
+    ]
+    fields = [Field("data", _("data (empty: as configured)"))]
+    desk.open_sheet(
+        Ask(
+            desk,
+            _("Analyse"),
+            lines,
+            _("Analyse"),
+            lambda sheet: orders.analyze(desk.view(), one, sheet.value("data")),
+            fields,
+        )
+    )
+
+
+def _named(one: Checkpoint) -> Row:
+    row = Row(PurePath(one.path).name, "bold")
+    return row.put(f"  {text.percent(one.accuracy)}  {text.size(one.bytes)}", "dim")
 
 
 def label(desk: Desk) -> None:

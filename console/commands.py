@@ -171,6 +171,19 @@ def _done(verb: str, answer: dict[str, Any]) -> str:
         words = {"tobe": _("TO-BE is better"), "asis": _("AS-IS is better")}
         verdict = words.get(str(answer.get("verdict")), _("undecided"))
         return f"{_('compared')} {text.number(answer.get('n'))} {_('images')}: {verdict}"
+    if verb == "analyze":
+        figures = (
+            f"{_('accuracy')} {text.percent(answer.get('accuracy'))}, F1 {text.number(answer.get('f1_macro'), 3)}"
+        )
+        return f"{_('analysed')} {text.number(answer.get('n'))} {_('images')}: {figures}"
+    if verb == "export":
+        files = answer.get("artifacts") or []
+        said = [
+            f"{one.get('format')} {text.times(one.get('size_ratio'), 1)} {_('smaller')},"
+            f" {text.times(one.get('speedup'), 1)} {_('faster')}"
+            for one in files
+        ]
+        return f"{_('exported')}: {'; '.join(said)}"
     if verb == "train":
         return f"{_('training')} {answer.get('run', '')} {_(str(answer.get('status', 'started')))}"
     return f"{verb}: {_('done')}"

@@ -138,6 +138,17 @@ def subject(desk: Desk) -> None:
     desk.arrange()
 
 
+def read(name: str) -> Deed:
+    """A sheet of `console.sheets.findings`."""
+
+    def act(desk: Desk) -> None:
+        from console.sheets import findings
+
+        desk.open_sheet(getattr(findings, name)(desk))
+
+    return act
+
+
 def images(desk: Desk) -> None:
     from console.sheets.images import Images
 
@@ -257,6 +268,9 @@ DEEDS: dict[str, Deed] = {
     "bottom": jump(True),
     "open": details,
     "subject": subject,
+    "confusion": read("confusion_sheet"),
+    "proof": read("proof_sheet"),
+    "sweeps": read("sweeps_sheet"),
     "images": images,
     "log": choose_log,
     "filter": start_filter,

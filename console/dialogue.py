@@ -13,11 +13,13 @@ from typing import Any, Protocol
 from console import orders, subjects, text
 from console.orders import Promotion, Refused
 from console.panes import checkpoints, events, training
+from console.sheets import findings
 from console.sheets.details import compare_rows, fact_rows, facts_of
 from console.sheets.slots import promotion_rows
 from console.view import View
+from console.widgets.rows import Row
 from console.words import _
-from engine.protocol import Run
+from engine.protocol import Checkpoint, Run
 
 WIDTH = 78
 ROWS = ("checkpoints", "events", "training")
@@ -147,11 +149,30 @@ def resume(table: Table) -> Talk:
     return table.run_engine(*orders.resume(run))
 
 
-def deploy(table: Table) -> Talk:
-    orders.live(table.view())
+def _checkpoint(table: Table) -> Generator[Question, str, Checkpoint]:
     rows = checkpoints.items(table.view())
     answer = yield Question([_("which checkpoint? its number in `checkpoints`, or its path")])
-    one = next((row for row in rows if row.path == answer), None) or rows[_number(answer, len(rows))]
+    return next((row for row in rows if row.path == answer), None) or rows[_number(answer, len(rows))]
+
+
+def export(table: Table) -> Talk:
+    one = orders.whole(table.view(), (yield from _checkpoint(table)))
+    formats = yield Question(
+        [f"{_('formats')}: {' '.join(orders.FORMATS)}", _("formats (empty: as configured)")], optional=True
+    )
+    data = yield Question([_("data (empty: as configured)")], optional=True)
+    return table.run_engine(*orders.export(table.view(), one, formats, data))
+
+
+def analyze(table: Table) -> Talk:
+    one = orders.whole(table.view(), (yield from _checkpoint(table)))
+    data = yield Question([_("data (empty: as configured)")], optional=True)
+    return table.run_engine(*orders.analyze(table.view(), one, data))
+
+
+def deploy(table: Table) -> Talk:
+    orders.live(table.view())
+    one = yield from _checkpoint(table)
     yield from _yes([_("To TO-BE, through the same checks as sync:"), one.path])
     return table.run_engine("deploy", one.path)
 
@@ -292,6 +313,11 @@ def _images(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _read(rows: Callable[[View, int], list[Row]]) -> Callable[[Table], list[str]]:
+    """A sheet of `console.sheets.findings` as lines."""
+    return lambda table: [row.plain.rstrip() for row in rows(table.view(), WIDTH)]
+
+
 def log(table: Table) -> Talk:
     answer = yield Question([_("which log? asis, tobe, sync, or a run")])
     return table.ask_engine("logs", answer.strip(), "--lines", "30", tell=_log)
@@ -304,5 +330,6 @@ def _log(answer: dict[str, Any]) -> list[str]:
 TALKS: dict[str, Callable[[Table], Talk | list[str]]] = {
     "sync": sync, "ab": ab, "promote": promote, "rollback": rollback, "undo": undo, "train": train, "stop": stop,
     "resume": resume, "deploy": deploy, "serve": serve, "hold": hold, "reject": reject, "label": label, "open": details,
-    "subject": subject, "images": images, "log": log, "filter": choose_filter, "mark": mark, "copy": copy,
+    "export": export, "analyze": analyze, "confusion": _read(findings.confusion_rows), "sweeps": _read(findings.sweep_rows),
+    "proof": _read(findings.proof_rows), "subject": subject, "images": images, "log": log, "filter": choose_filter, "mark": mark, "copy": copy,
 }  # fmt: skip

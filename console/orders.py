@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePath
 
+from console import text
 from console.panes.compare import gate_of
 from console.view import View
 from console.words import _
-from engine.protocol import Backup, Held, Run, Slots
+from engine.protocol import EXPORT_FORMATS, Backup, Checkpoint, Held, Run, Slots
+
+FORMATS = ("all", *EXPORT_FORMATS)
 
 
 class Refused(Exception):
@@ -238,6 +242,48 @@ def held(view: View) -> Held | None:
 
 def hold(reason: str) -> tuple[str, ...]:
     return ("hold", "--reason", reason.strip()) if reason.strip() else ("hold",)
+
+
+def whole(view: View, one: Checkpoint | None) -> Checkpoint:
+    """A checkpoint that an export or an analysis can be made of.
+
+    Raises:
+        Refused: none is chosen, it was refused, or the figures are old.
+    """
+    live(view, "checkpoints")
+    if one is None:
+        raise Refused(_("choose a checkpoint first"), "dim")
+    if one.state in ("refused", "rejected"):
+        raise Refused(f"{_('that checkpoint was refused')}: {one.reason or text.NONE}")
+    return one
+
+
+def export(view: View, one: Checkpoint, formats: str, data: str) -> tuple[str, ...]:
+    """`export` into the workspace, where its proof is found again; "" for the formats and data as configured.
+
+    Raises:
+        Refused: an unknown format.
+    """
+    kinds = formats.replace(",", " ").split()
+    if wrong := next((kind for kind in kinds if kind not in FORMATS), None):
+        raise Refused(f"'{wrong}' {_('is none of')} {', '.join(FORMATS)}")
+    chosen = [word for kind in kinds for word in ("--format", kind)]
+    return ("export", *_judged(view, one, "exports", data), *chosen)
+
+
+def analyze(view: View, one: Checkpoint, data: str) -> tuple[str, ...]:
+    """`analyze` into the workspace; "" for data as configured."""
+    return ("analyze", *_judged(view, one, "analysis", data))
+
+
+def _judged(view: View, one: Checkpoint, place: str, data: str) -> tuple[str, ...]:
+    workspace = view.store.health.workspace if view.store.health else None
+    if workspace is None:
+        raise Refused(_("no figures yet"))
+    digits = f"-{one.sha256[:8]}" if one.sha256 else ""  # many files are called best_model
+    name = one.release[:8] if one.release else PurePath(one.path).stem + digits
+    words = ("--checkpoint", one.path, "--output-dir", str(PurePath(workspace) / place / name))
+    return (*words, "--data", data.strip()) if data.strip() else words
 
 
 def candidate(view: View) -> str:

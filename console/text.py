@@ -80,6 +80,11 @@ def share(used: float | None, total: float | None) -> str:
     return f"{shown}/{whole:.{digits}f} {_UNITS[unit]}"
 
 
+def times(ratio: float | None, digits: int = 2) -> str:
+    """How many times: 3.884 → `3.88×`."""
+    return NONE if ratio is None else f"{ratio:,.{digits}f}×"
+
+
 def milliseconds(value: float | None) -> str:
     if value is None:
         return NONE

@@ -17,6 +17,7 @@ from typing import Any
 from rich.color import Color
 from rich.style import Style
 
+from console import tint
 from engine.errors import UsageError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "themes"
@@ -82,7 +83,10 @@ class ConsoleTheme:
         return {}
 
     def style(self, roles: str = "", ground: str = "background") -> Style:
-        """The style of roles and attributes separated by blanks, on a ground (background, sheet, ...)."""
+        """The style of roles and attributes separated by blanks, on a ground (background, sheet, ...).
+
+        `good/3` alone is a shade: see `_shade`.
+        """
         key = (roles, ground)
         found = self._cache.get(key)
         if found is None:
@@ -99,9 +103,22 @@ class ConsoleTheme:
             elif word in self.colors:
                 color = self.colors[word]
                 attributes.update(dict.fromkeys(self.styles.get(word, ()), True))
+            elif "/" in word:
+                role, _slash, level = word.partition("/")
+                return self._shade(role, int(level), ground)
             else:
                 attributes[word] = True
         return Style(color=Color.parse(color), bgcolor=Color.parse(self.colors[ground]), **attributes)
+
+    def _shade(self, role: str, level: int, ground: str) -> Style:
+        """A ground at a level from 1 to 4 on the way to a role's colour, and a colour that can be read on it.
+
+        Where the colours are the terminal's own there is nothing between them: from level 3 on it is reversed.
+        """
+        if self.terminal:
+            return Style(color=Color.parse(self.colors[role]), reverse=level >= 3, dim=level == 1)
+        shade = tint.mixed(self.colors[ground], self.colors[role], level)
+        return Style(color=Color.parse(tint.readable(shade)), bgcolor=Color.parse(shade))
 
 
 def user_folder() -> Path:

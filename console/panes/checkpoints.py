@@ -10,6 +10,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from console import text
+from console.panes import confusion, exports
 from console.view import View
 from console.widgets.rows import Row
 from console.words import _, said
@@ -35,6 +36,7 @@ STANDS = {
     "new": ("new", "accent"),
     "resume": ("run state", "dim"),
 }
+_LISTED = 7  # rows of the pane that stay with the list, if it is long enough
 
 
 def items(view: View) -> list[Checkpoint]:
@@ -99,13 +101,27 @@ def draw(view: View, width: int, height: int) -> list[Row]:
         return [row.cut(width) for row in _nothing(view, width)[:height]]
     columns = _columns(width)
     place = view.ui.place("checkpoints")
-    place.fit(len(rows), height - 1)
+    found = _findings(view, rows, width, height)
+    shown = height - 1 - len(found)
+    place.fit(len(rows), shown)
     place.first = 1
     lines = [_header(view, columns, width)]
     focused = view.ui.focus == "checkpoints"
-    for index in range(place.top, min(len(rows), place.top + height - 1)):
+    for index in range(place.top, min(len(rows), place.top + shown)):
         lines.append(_line(view, rows[index], columns, width, focused and index == place.cursor))
-    return lines[:height]
+    lines += [Row() for _line_ in range(height - len(found) - len(lines) if found else 0)]
+    return [*lines, *found][:height]
+
+
+def _findings(view: View, rows: list[Checkpoint], width: int, height: int) -> list[Row]:
+    """Below the list, where there is room: an export's proof (the selected one's, else the newest), the analysis."""
+    cursor = max(0, min(view.ui.place("checkpoints").cursor, len(rows) - 1))
+    proofs = exports.known(view, rows[cursor])
+    analysis = view.store.checkpoints.analysis if view.store.checkpoints else None
+    found = [exports.brief(view, proofs[0], width)] if proofs else []
+    if analysis:
+        found.append(confusion.brief(view, analysis, width))
+    return found[: max(height - 1 - len(rows), height - _LISTED, 0)]
 
 
 def file_name(one: Checkpoint) -> str:

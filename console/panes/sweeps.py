@@ -1,4 +1,4 @@
-"""Sweeps in the training pane: a line each below the runs; before any other run, the newest one's table."""
+"""Sweeps: a line each below the runs, and the table of their runs, the best first."""
 
 from __future__ import annotations
 
@@ -17,39 +17,70 @@ STATUS = {
     "lost": "danger",
     "damaged": "danger",
 }
-_ONE_FROM, _THREE_FROM = 16, 24  # rows of the pane from which on one and three lines are shown
+_ONE_FROM, _THREE_FROM, _TABLE_FROM = 16, 24, 32  # rows of the pane from which on there is room for so much
 
 
-def lines(view: View, width: int, height: int) -> list[Row]:
-    """The newest sweeps, a line each: how far, how many failed, the best and what it is made of."""
-    runs = view.store.runs
-    known = runs.sweeps if runs else []
-    count = 3 if height >= _THREE_FROM else 1 if height >= _ONE_FROM else 0
-    return [_line(view, sweep).cut(width) for sweep in known[:count]]
+def known(view: View) -> list[Sweep]:
+    """Newest first."""
+    return view.store.runs.sweeps if view.store.runs else []
 
 
-def table(view: View, width: int, height: int) -> list[Row]:
-    """The newest sweep with its runs, the best first; [] where there is none."""
-    runs = view.store.runs
-    if not runs or not runs.sweeps:
+def below(view: View, width: int, height: int) -> list[Row]:
+    """What stands below the runs of a pane of `height` rows: the newest sweep's table, or a line each."""
+    found = known(view)
+    if not found:
         return []
-    sweep = runs.sweeps[0]
-    head = Row().cell("#", 4, "dim", right=True).cell(_("run"), 5, "dim", right=True)
-    head.cell("F1", 9, "dim", right=True).cell(_("accuracy"), 10, "dim", right=True).put("  ")
-    head.cell(_("state"), 14, "dim").put(_("settings"), "dim")
-    rows = [_line(view, sweep), head]
+    if height >= _TABLE_FROM:
+        return table(view, found[0], width)[: height // 4]
+    count = 3 if height >= _THREE_FROM else 1 if height >= _ONE_FROM else 0
+    return [head(view, sweep).cut(width) for sweep in found[:count]]
+
+
+def newest(view: View, width: int, height: int) -> list[Row]:
+    """The newest sweep's table; [] where there is none."""
+    found = known(view)
+    return table(view, found[0], width)[:height] if found else []
+
+
+def every(view: View, width: int) -> list[Row]:
+    """The tables of all sweeps that are known, newest first."""
+    rows: list[Row] = []
+    for sweep in known(view):
+        rows += [*table(view, sweep, width), Row()]
+    return rows[:-1]
+
+
+def table(view: View, sweep: Sweep, width: int) -> list[Row]:
+    """A sweep with its runs, the best first and marked; what failed says why."""
+    wide = width >= 90
+    title = Row("  ").cell("#", 3, "dim", right=True).cell(_("run"), 5, "dim", right=True)
+    title.cell("F1", 8, "dim", right=True).cell(_("accuracy"), 9, "dim", right=True)
+    if wide:
+        title.cell(_("epochs"), 8, "dim", right=True).cell(_("took"), 12, "dim", right=True)
+    rows = [head(view, sweep), title.put("  ").cell(_("state"), 14, "dim").put(_("settings"), "dim")]
     for run in sweep.runs:
-        row = Row().cell(text.number(run.rank), 4, right=True).cell(str(run.n), 5, "dim", right=True)
-        row.cell(text.number(run.f1_macro, 4), 9, right=True).cell(text.percent(run.accuracy), 10, right=True)
-        word, role = _state(view, run.status)
-        row.put("  ").cell(word, 14, role).put(" ".join(run.overrides) or text.NONE, "dim")
+        first = run.rank == 1
+        row = Row(f"{view.glyphs.mark} " if first else "  ", "accuracy")
+        row.cell(text.number(run.rank), 3, right=True).cell(str(run.n), 5, "dim", right=True)
+        row.cell(text.number(run.f1_macro, 4), 8, "bold accuracy" if first else "", right=True)
+        row.cell(text.percent(run.accuracy), 9, "bold accuracy" if first else "", right=True)
+        if wide:
+            row.cell(f"{text.number(run.epoch)}/{text.number(run.epochs)}", 8, "dim", right=True)
+            row.cell(text.duration(run.seconds_s), 12, "dim", right=True)
+        row.put("  ").cell(*_state(view, run.status, 14)).put(" ".join(run.overrides) or text.NONE)
         rows.append(row)
-    return [row.cut(width) for row in rows[:height]]
+        if run.error:
+            rows.append(Row().to(12).put(run.error, "danger"))
+    if sweep.total > len(sweep.runs):
+        rows.append(Row("  " + _("{n} more runs").format(n=sweep.total - len(sweep.runs)), "dim"))
+    return [row.cut(width) for row in rows]
 
 
-def _line(view: View, sweep: Sweep) -> Row:
-    row = Row(_("sweep") + " ", "dim").put(sweep.sweep).put("  ").put(*_state(view, sweep.state))
-    row.put(f"  {sweep.done}/{sweep.total}")
+def head(view: View, sweep: Sweep) -> Row:
+    """One line: how far, how many failed, the best and what it is made of."""
+    row = Row(_("sweep") + " ", "dim").put(sweep.sweep).put("  ")
+    word, _cells, role = _state(view, sweep.state, 0)
+    row.put(word, role).put(f"  {sweep.done}/{sweep.total}")
     if sweep.failed:
         row.put("  " + _("{n} failed").format(n=sweep.failed), "danger")
     if sweep.best:
@@ -64,8 +95,8 @@ def _figure(sweep: Sweep, best: SweepRun) -> str:
     return text.percent(best.accuracy)
 
 
-def _state(view: View, status: str) -> tuple[str, str]:
-    """`◐ running` and its role."""
+def _state(view: View, status: str, cells: int) -> tuple[str, int, str]:
+    """`◐ running`, the cells it takes, and its role."""
     glyphs = view.glyphs
     signs = {"running": glyphs.doing, "completed": glyphs.done, "interrupted": glyphs.todo, "waiting": glyphs.todo}
-    return f"{signs.get(status, glyphs.bad)} {_(status)}", STATUS.get(status, "warning")
+    return f"{signs.get(status, glyphs.bad)} {_(status)}", cells, STATUS.get(status, "warning")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from console import text
-from console.panes import sweeps
+from console.panes import fit, sweeps
 from console.store import Freshness
 from console.view import View
 from console.widgets.charts import bar, curve
@@ -17,6 +17,8 @@ from engine.protocol import Best, Run, RunProgress
 
 STATUS = {"running": "good", "completed": "good", "interrupted": "warning", "failed": "danger", "lost": "danger"}
 LIST_FROM = 15  # rows of the pane from which on the runs are listed below the curves
+CURVES_FROM = 7
+FIT_IN = (range(4, CURVES_FROM), range(CURVES_FROM + 2, 10**6))  # rows in which forecast and memory have a line
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def fraction(run: RunProgress) -> float | None:
 
 
 def draw(view: View, width: int, height: int) -> list[Row]:
-    below = sweeps.lines(view, width, height) if items(view) else []
+    below = sweeps.below(view, width, height) if items(view) else []
     room = height - len(below) - bool(below)
     rows = [row.cut(width) for row in _rows(view, width, room)[:room]]
     return [*rows, *(Row() for _line in range(height - len(below) - len(rows))), *below] if below else rows
@@ -147,7 +149,7 @@ def _rows(view: View, width: int, height: int) -> list[Row]:
     if one is None:
         if view.ui.filters.get("training"):
             return [Row(_("nothing matches the filter"), "dim")]
-        if swept := sweeps.table(view, width, height):
+        if swept := sweeps.newest(view, width, height):
             return swept
         waiting = view.store.runs is None
         said = _("no training yet: {key} starts one").format(key=view.key("train"))
@@ -157,19 +159,23 @@ def _rows(view: View, width: int, height: int) -> list[Row]:
         listed = min(len(rows) + 1, height - len(found) - 1) if len(rows) > 1 else 0
         return [*found, Row(), *_list(view, rows, width, listed, len(found) + 1)] if listed >= 3 else found
     listed = min(len(rows) + 1, max(4, height - 18)) if height >= LIST_FROM and len(rows) > 1 else 0
-    found = _progress(view, one.progress, width, min(height - listed, 18) if listed else height)
+    found = _progress(view, one, one.progress, width, min(height - listed, 18) if listed else height)
     if _fresh(view).state == "offline":
         found = [row.fade() for row in found]
     return [*found, *_list(view, rows, width, listed, len(found))] if listed else found
 
 
-def _progress(view: View, run: RunProgress, width: int, height: int) -> list[Row]:
+def _progress(view: View, one: Entry, run: RunProgress, width: int, height: int) -> list[Row]:
     rows = [_head(view, run, width)]
-    if height >= 7:
-        rows += _charts(view, run, width, height - 2)
+    below = [_facts(run, width)]
+    measured = (one.run.peak_memory_bytes if one.run else None) or run.memory_bytes
+    if any(height in rooms for rooms in FIT_IN) and (fitting := fit.line(view, run, measured, width)):
+        below = [_facts(replace(run, memory_bytes=None), width), fitting]
+    if height >= CURVES_FROM:
+        rows += _charts(view, run, width, height - 1 - len(below))
     elif height > 2:
         rows.append(_figures(run, width))
-    return [*rows, _facts(run, width)][:height]
+    return [*rows, *below][:height]
 
 
 def _facts_of_run(view: View, one: Entry, width: int) -> list[Row]:
@@ -178,6 +184,8 @@ def _facts_of_run(view: View, one: Entry, width: int) -> list[Row]:
     if run is None:
         return [Row(_("no figures yet"), "dim")]
     rows = [Row(line, "danger") for line in text.wrap(run.problem or "", width)]
+    if fitting := fit.line(view, run, run.peak_memory_bytes, width):
+        rows.append(fitting)
     best = text.percent(run.best.accuracy) if run.best and run.best.accuracy is not None else ""
     facts = (
         (_("best"), best + (f" @ {run.best.epoch}" if best and run.best and run.best.epoch is not None else "")),
@@ -186,7 +194,7 @@ def _facts_of_run(view: View, one: Entry, width: int) -> list[Row]:
         (_("epochs"), text.number(run.epochs) if run.epochs else ""),
         (_("took"), text.duration(run.seconds_s) if run.seconds_s else ""),
         (_("rate"), f"{text.rate(run.samples_per_s)} img/s" if run.samples_per_s else ""),
-        (_("memory"), text.size(run.peak_memory_bytes) if run.peak_memory_bytes else ""),
+        (_("memory"), text.size(run.peak_memory_bytes) if run.peak_memory_bytes and not run.fit_verdict else ""),
         (_("ended"), text.ago(view.now, run.finished_at) if run.finished_at else ""),
         (_("saved"), run.checkpoint or ""),
     )

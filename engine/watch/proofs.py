@@ -73,7 +73,7 @@ def read_export(folder: Path) -> Export:
     """One folder's `export.json`."""
     path = folder / "export.json"
     try:
-        value = read_json(path)
+        value = read_json(path) or {}
         return _sound(path, "export", lambda: from_json(Export, _export(folder, value), "export"))
     except UnderstudyError as error:
         return Export(path=str(folder), problem=error.message)

@@ -12,9 +12,11 @@ import random
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from engine.protocol import (
     Ab,
+    Analysis,
     Backup,
     Bake,
     Best,
@@ -22,6 +24,7 @@ from engine.protocol import (
     Checkpoints,
     ClassResult,
     Comparison,
+    Confusion,
     Data,
     Device,
     DeviceProcess,
@@ -29,11 +32,14 @@ from engine.protocol import (
     Differing,
     Event,
     Events,
+    Export,
+    ExportedFile,
     Gate,
     Health,
     LastSync,
     Message,
     Next,
+    NotExported,
     Point,
     Progress,
     Run,
@@ -44,6 +50,8 @@ from engine.protocol import (
     Slot,
     Slots,
     Source,
+    Sweep,
+    SweepRun,
     encode,
 )  # fmt: skip
 
@@ -156,7 +164,7 @@ def progress(at: float) -> Progress:
         run="0042", status="running", device="cuda", precision="bf16", epoch=epoch, epochs=50,
         step=int(at % 47 / 47 * 312), steps=312, loss=curve[-1].loss, accuracy=curve[-1].accuracy,
         samples_per_s=1204 + 20 * math.sin(at), eta_s=(50 - epoch) * 47 - at % 47 + 47, memory_bytes=int(18.4 * GIB),
-        predicted_bytes=int(18.9 * GIB), available_bytes=24 * GIB, batch_size=32, micro_batch=16,
+        predicted_bytes=int(18.9 * GIB), available_bytes=24 * GIB, fit_verdict="fits", batch_size=32, micro_batch=16,
         best=Best(epoch=best.epoch, accuracy=best.accuracy), updated_at=iso(at), points=curve, points_total=len(curve),
     )  # fmt: skip
     return Progress(runs=[run], total=1)
@@ -176,10 +184,33 @@ def runs() -> Runs:
         Run(run=name, status=status, model=model, device=device, precision="bf16" if device == "cuda" else "fp32",
             epochs=epochs, cycle=cycle, best=best, started_at=iso((ended or 0) - (took or 60)),
             finished_at=iso(ended) if ended else None, seconds_s=took, samples_per_s=1204.0 if device == "cuda" else 262.0,
-            peak_memory_bytes=int(18.6 * GIB), problem=problem)
+            peak_memory_bytes=int(18.6 * GIB), problem=problem, predicted_bytes=int((22.9 if name == "0039" else 18.9) * GIB),
+            available_bytes=24 * GIB, fit_verdict="edge" if name == "0039" else "fits")
         for name, status, model, device, epochs, cycle, best, ended, took, problem in rows
     ]  # fmt: skip
-    return Runs(runs=found, total=42)
+    return Runs(runs=found, total=42, sweeps=sweeps(), sweeps_total=7)
+
+
+def sweeps() -> list[Sweep]:
+    grid = [
+        (3, "completed", 1, "model=resnet50 data=transformer_384", 0.883, 0.8771, 30, 5_400.0, None),
+        (0, "completed", 2, "model=litecnn_pro data=baseline_aug", 0.871, 0.8664, 30, 2_410.0, None),
+        (1, "running", None, "model=litecnn_pro data=transformer_384", 0.812, 0.8012, 7, 700.0, None),
+        (2, "failed", None, "model=resnet50 data=baseline_aug", None, None, 1, None, "the loss is no number any more, at epoch 1, step 12"),
+        (4, "waiting", None, "model=resnet34 data=baseline_aug", None, None, None, None, None),
+    ]  # fmt: skip
+    rows = [
+        SweepRun(n=n, status=status, rank=rank, overrides=overrides.split(), accuracy=accuracy, f1_macro=f1, epoch=epoch, epochs=30,
+                 seconds_s=took, device="cuda", error=error)
+        for n, status, rank, overrides, accuracy, f1, epoch, took, error in grid
+    ]  # fmt: skip
+    seeds = [SweepRun(n=n, status="completed", rank=n + 1, overrides=[f"training.seed={n}"], accuracy=0.87 - n / 500, f1_macro=0.866 - n / 500,
+                      epoch=50, epochs=50, seconds_s=2_400.0 + n) for n in range(3)]  # fmt: skip
+    return [
+        Sweep(sweep="2026-11-20/16-20-00", state="running", done=2, failed=1, total=5, best=rows[0], runs=rows, started_at=iso(-4_800)),
+        Sweep(sweep="2026-11-18/21-05-12", state="completed", done=3, total=3, best=seeds[0], runs=seeds,
+              started_at=iso(-160_000), finished_at=iso(-152_000)),
+    ]  # fmt: skip
 
 
 def checkpoints() -> Checkpoints:
@@ -200,7 +231,77 @@ def checkpoints() -> Checkpoints:
                    sha256=f"{(index + 3) * 2654435761 % 2**32:08x}" * 8, saved_at=iso(-age), state=state, reason=reason)
         for index, (cycle, name, epoch, accuracy, size, age, state, reason) in enumerate(rows)
     ]  # fmt: skip
-    return Checkpoints(checkpoints=found, total=len(found))
+    return Checkpoints(
+        checkpoints=found, total=len(found), analysis=analysis(f"{root}/{rows[0][1]}"), exports=exports(found)
+    )
+
+
+def analysis(path: str) -> Analysis:
+    labels = [one.label for one in comparison().per_class]
+    support = [one.n for one in comparison().per_class]
+    wrong = {
+        (1, 9): 11,
+        (3, 1): 14,
+        (2, 8): 9,
+        (8, 2): 6,
+        (9, 1): 17,
+        (0, 3): 5,
+        (5, 8): 13,
+        (7, 4): 4,
+        (4, 7): 8,
+        (6, 0): 7,
+        (9, 3): 5,
+    }
+    matrix = [[wrong.get((i, j), 0) for j in range(len(labels))] for i in range(len(labels))]
+    for i, row in enumerate(matrix):
+        row[i] = support[i] - sum(row)
+    pairs = sorted(wrong, key=lambda pair: -wrong[pair])
+    return Analysis(
+        checkpoint=path, n=sum(support), accuracy=1 - sum(wrong.values()) / sum(support), f1_macro=0.9189, ci95=[0.9051, 0.9336], ece=0.0312,
+        data="/home/love-lee/mycnn/data/thudogs/val", at=iso(-600), classes=labels, classes_total=len(labels), matrix=matrix, support=support,
+        confusions=[Confusion(label=labels[i], taken_for=labels[j], count=wrong[i, j], share=wrong[i, j] / support[i]) for i, j in pairs],
+    )  # fmt: skip
+
+
+def crowded() -> Analysis:
+    """The most confused twenty of 120 classes, a name longer than its column, an accuracy of thirds."""
+    dice = random.Random(11)
+    labels = [f"breed_{number:03d}" if number % 3 else f"retriever_of_the_coast_{number}" for number in range(20)]
+    matrix = [[(62 + i if i == j else 3 if dice.random() < 0.2 else 0) for j in range(20)] for i in range(20)]
+    matrix[4][7], matrix[11][12] = 41, 106
+    support = [sum(row) + 5 for row in matrix]
+    pairs = [(11, 12), (4, 7)]
+    return Analysis(
+        checkpoint=NEW, n=14_400, accuracy=0.667, f1_macro=0.641, ci95=[0.6593, 0.6746], data="/srv/models/val", at=iso(-30),
+        classes=labels, classes_total=120, matrix=matrix, support=support,
+        confusions=[Confusion(label=labels[i], taken_for=labels[j], count=matrix[i][j], share=matrix[i][j] / support[i]) for i, j in pairs],
+    )  # fmt: skip
+
+
+def exports(found: list[Checkpoint]) -> list[Export]:
+    def written(
+        kind: str, size: int, ms: float, difference: float | None, error: float, **more: Any
+    ) -> ExportedFile:
+        return ExportedFile(
+            format=kind, path=f"/Users/hana/.understudy/exports/b7c4e1f3/{kind}", bytes=size, size_ratio=round(8_584_000 / size, 3), latency_ms=ms,
+            speedup=round(21.4 / ms, 3), speedup_onnx=round(11.9 / ms, 3), n=1_000, accuracy=0.87 + (difference or 0), difference=difference,
+            difference_ci95=[(difference or 0) - 0.004, (difference or 0) + 0.004], max_abs_error=error, **more,
+        )  # fmt: skip
+
+    whole = [
+        written("onnx", 8_590_000, 11.9, 0.0, 2e-7),
+        written("pt2", 8_702_000, 14.2, 0.0, 1e-7),
+        written("int8", 2_210_000, 4.1, -0.002, 0.041, note="left in fp32: the last layer"),
+    ]
+    gone = written("int8", 2_190_000, 6.0, -0.031, 0.2, present=False)
+    return [
+        Export(path="/Users/hana/.understudy/exports/b7c4e1f3", at=iso(-300), release=NEW, original=NEW, checkpoint="best_model_cycle8.pth",
+               sha256=found[0].sha256, cpu="Apple M1", threads=1, data="/home/love-lee/mycnn/data/thudogs/val", bytes=8_584_000, accuracy=0.87,
+               files=whole, skipped=[NotExported(format="torchscript", reason="the net has a branch that depends on its input")]),
+        Export(path="/Users/hana/.understudy/exports/a3f9c1e2", at=iso(-90_000), release="e1" * 32, original=OLD, checkpoint="best_model_cycle7.pth",
+               sha256=found[1].sha256, cpu="Apple M1", threads=1, bytes=8_584_000, sparsity=0.3, files=[gone]),
+        Export(path="/Users/hana/.understudy/exports/old", at=None, problem="export.json is not JSON"),
+    ]  # fmt: skip
 
 
 def comparison(current: bool = True) -> Comparison:
@@ -372,7 +473,7 @@ def busy() -> Script:
         ),
     )
     script.say(60, HOME, "progress", Progress(runs=[second, progress(60).runs[0]], total=2))
-    script.say(60, HOME, "checkpoints", many_checkpoints(200))
+    script.say(60, HOME, "checkpoints", replace(many_checkpoints(200), analysis=crowded()))
     script.say(60, HOME, "ab", Ab(comparison=asking(60), gate=GATE, total=15))
     script.say(60, HOME, "events", events(60))
     script.say(60, HOME, "health", health(60))

@@ -42,7 +42,7 @@ PANES = {
 }
 SHEETS = {
     "promote": "p", "rollback": "r", "undo": "u", "ab": "a", "train": "t", "details": "enter", "help": "question_mark",
-    "palette": "colon", "theme": "T",
+    "palette": "colon", "theme": "T", "confusion": "C", "proof": "E", "sweeps": "v", "export": "e", "analyze": "A",
 }  # fmt: skip
 
 
@@ -63,6 +63,7 @@ SCREENS = [
     *_case("evening", "evening", "", LARGE, (60, 15), (40, 10), (100, 30)),
     *_case("busy-training", "busy", "2", LARGE),
     *_case("busy-slots", "busy", "7 z", LARGE),
+    *_case("busy-confusion", "busy", "C", SMALL, LARGE),
     *_case("trouble", "trouble", "", (60, 15)),
     *_case("busy-devices", "busy", "1", (60, 15)),
 ]

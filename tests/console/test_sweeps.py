@@ -47,5 +47,5 @@ def test_without_other_runs_the_sweeps_table_is_drawn() -> None:
     alone = replace(message.data, runs=[], total=0)
     found.store.apply(replace(message, host=str(found.store.home), data=alone), found.now)
     drawn = shown(training.draw(found, 100, 12)).splitlines()
-    assert [line.split()[:2] for line in drawn[2:4]] == [["1", "3"], ["2", "0"]]
+    assert [line.split()[:2] for line in drawn[2:4]] == [["◆", "1"], ["2", "0"]]
     assert "data=transformer_384" in drawn[2]

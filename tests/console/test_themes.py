@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from rich.color import Color
+from rich.color import Color, ColorSystem
 
 from console.theme import GROUNDS, SHIPPED, ConsoleTheme, load_themes
 
@@ -104,3 +104,24 @@ def test_colour_blind_safe_themes_stay_apart(name: str, deficiency: str) -> None
         if apart(colors[one], colors[other], DEFICIENCIES[deficiency]) < 12
     }
     assert not near
+
+
+@pytest.mark.parametrize("name", COLOURED)
+def test_a_figure_is_read_on_every_shade(name: str) -> None:
+    weak = []
+    for ground, role, level in itertools.product(GROUNDS, ("good", "danger"), (1, 2, 3, 4)):
+        style = THEMES[name].style(f"{role}/{level}", ground)
+        assert style.color
+        assert style.bgcolor
+        pair = (style.color, style.bgcolor)
+        few = [color.downgrade(ColorSystem.STANDARD) for color in pair]
+        for colors, least in ((pair, 4.5), (few, 3.5)):
+            found = contrast(*("#" + bytes(color.get_truecolor()).hex() for color in colors))
+            if found < least:
+                weak.append(f"{role}/{level} on {ground}: {found:.2f} of {least}")
+    assert not weak
+
+
+@pytest.mark.parametrize("name", ["mono", "terminal"])
+def test_a_terminals_own_colours_shade_by_weight(name: str) -> None:
+    assert [THEMES[name].style(f"good/{level}").reverse for level in (1, 2, 3, 4)] == [False, False, True, True]
