@@ -10,18 +10,21 @@ import click
 from engine.cli.verb import Session, Verb
 
 
-@click.command(cls=Verb)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.command(cls=Verb, words=("FOLDER", 1, 1))
 @click.option("--classes", type=int, default=17, show_default=True, help="Kinds of documents, 2 to 17.")
 @click.option("--per-class", type=int, default=100, show_default=True, help="Photographs of each to train on.")
 @click.option("--val-per-class", type=int, default=40, show_default=True, help="And to validate with.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def documents(session: Session, folder: Path, classes: int, per_class: int, val_per_class: int, seed: int) -> None:
+def documents(
+    session: Session, words: list[str], classes: int, per_class: int, val_per_class: int, seed: int
+) -> None:
     """Draw a synthetic document set into FOLDER: train/ and val/ of class folders.
 
     Layouts and fonts of val/ are not in train/. The set says what a recipe can learn, and nothing of real documents.
     """
     from engine.tasks.images.documents import write_documents
+
+    folder = Path(words[0]).expanduser()
 
     def told(done: int, count: int) -> None:
         if done % 200 == 0 or done == count:

@@ -73,6 +73,11 @@ def train(
         if stop:
             stop_sweep(session, stop)
         else:
+            if source or overwrite:
+                raise UsageError(
+                    f"'{'--from' if source else '--overwrite'}' is for one run",
+                    "leave it out: a sweep starts from the settings, and no run of it writes to checkpoints_cycleN",
+                )
             run_sweep(session, resume=resume, jobs=jobs, again=again, detach=detach, strict=strict)
         return
     if jobs or again:
@@ -304,7 +309,7 @@ def _text(result: dict[str, Any]) -> str:
         return f"run {result['run']}: {result['status']}"
     rate = result["samples_per_s"] or 0
     return "\n".join((
-        f"run {result['run']} {result['status']}: Acc: {best['accuracy'] * 100:.2f}%,{second_metric(best)},"
+        f"run {result['run']} {result['status']}: Acc: {best['accuracy'] * 100:.2f}%,{second_metric(best)[1:]},"
         f" loss {best['loss']:.4f} at epoch {best['epoch']} of {result['epochs']}",
         f"{result['checkpoint']}",
         f"{result['seconds_s']:.1f} s, {rate:,.0f} {result['unit'] or 'images'}/s on {result['device']} ({result['precision']}),"

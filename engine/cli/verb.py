@@ -141,7 +141,7 @@ class Verb(click.Command):
         return super().parse_args(ctx, as_settings(args, valued_options(self.params)))
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        name = f"[{self.word_name}]" if self.word_name and not self.least else self.word_name
+        name = f"[{self.word_name.strip('[]')}]" if self.word_name and not self.least else self.word_name
         return ["[OPTIONS]", *([name] if name else []), "[section.key=value ...]"]
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -152,9 +152,11 @@ class Verb(click.Command):
         for word in ctx.params.pop("words"):
             (session.overrides if is_override(word, wide=not takes_words) else positionals).append(word)
         if self.greatest is not None and len(positionals) > self.greatest:
-            raise UsageError(f"unexpected argument '{positionals[self.greatest]}'", f"see: {ctx.info_name} --help")
+            raise UsageError(
+                f"unexpected argument '{positionals[self.greatest]}'", f"see: {ctx.command_path} --help"
+            )
         if len(positionals) < self.least:
-            raise UsageError(f"'{ctx.info_name}' needs {self.word_name}", f"see: {ctx.info_name} --help")
+            raise UsageError(f"'{ctx.info_name}' needs {self.word_name}", f"see: {ctx.command_path} --help")
         assert self.callback is not None
         try:
             return self.callback(session, *([positionals] if takes_words else []), **ctx.params)

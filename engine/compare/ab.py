@@ -68,6 +68,7 @@ def run_ab(
             was stopped.
         Interrupted: Ctrl-C; what was answered is kept and counts as a look.
     """
+    _look_at(data or settings.ab.data)
     with hold(workspace.lock("compare"), "ab", wait=wait):
         adopt_killed(workspace)
         pointers = _both(workspace)
@@ -211,6 +212,15 @@ class _Live:
     def _show(self, summary: dict[str, Any]) -> None:
         running = {"status": "running", "running": True, "pid": os.getpid(), "planned": self._planned}
         records.write_quickly(self._progress, summary | running)
+
+
+def _look_at(data: Path | None) -> None:
+    """Say what is plainly wrong with an argument before what is wrong with a slot."""
+    root = data.expanduser() if data is not None else None
+    if root is not None and not root.exists():
+        raise UsageError(f"no labelled images at {root}", "check --data or ab.data", kind="no_data")
+    if root is not None and root.is_dir() and not any(root.iterdir()):
+        raise UsageError(f"no labelled images in {root}: it is empty", "check --data or ab.data", kind="no_data")
 
 
 def _both(workspace: Workspace) -> dict[str, Pointer]:

@@ -24,6 +24,7 @@ from engine.config.secrets import look_beside
 from engine.errors import UsageError, nearest
 
 GROUPS = ("data", "model", "training")
+TASK_GROUPS = {"motion": {"data": "motion", "model": "mdm", "training": "motion"}}  # where nobody chose others
 OVERRIDE = re.compile(r"^(workspace|task|data|model|training|[a-z_]+(?:\.[A-Za-z0-9_-]+)+)=", re.DOTALL)
 _LOCAL_PATHS = (
     "workspace",
@@ -97,6 +98,11 @@ def load_settings(
             if name in layer:
                 choices[name] = str(layer[name])
                 origins[f"defaults.{name}"] = source
+    task = line_layer.get("task", document.get("task", ""))
+    for name, choice in TASK_GROUPS.get(str(task), {}).items():
+        usual = choices[name] == getattr(Settings().defaults, name)
+        if usual and origins.get(f"defaults.{name}") != "command line":
+            choices[name] = choice
     choosers = {key: origin for key, origin in origins.items() if key.startswith("defaults.")}
     for name, choice in choices.items():
         body, origin = _group_body(name, choice, groups)
@@ -194,7 +200,7 @@ def _group_body(
 ) -> tuple[dict[str, Any], str]:
     if choice in groups[kind]:
         return groups[kind][choice]
-    if kind == "model" and ":" in choice:
+    if kind == "model" and (":" in choice or _is_of_timm(choice)):
         return {"name": choice}, f"model={choice}"
     close = nearest(choice, groups[kind])
     if kind == "model" and find_spec("timm") is not None and not close.startswith("did you mean"):
@@ -202,6 +208,15 @@ def _group_body(
     if kind == "model" and not close.startswith("did you mean"):
         close += "; any timm name works once the 'zoo' extra is installed, or module:factory"
     raise UsageError(f"unknown {kind} group '{choice}'", close, kind="unknown_group")
+
+
+def _is_of_timm(choice: str) -> bool:
+    """Whether the installed timm defines a net of this name, by its source: to import it would load torch."""
+    found = find_spec("timm")
+    places = (found.submodule_search_locations if found else None) or ()
+    wanted = f"@register_model\ndef {choice.partition('.')[0]}("
+    files = (file for place in places for file in Path(place, "models").glob("*.py"))
+    return any(wanted in file.read_text(encoding="utf-8") for file in files)
 
 
 def _parse_overrides(overrides: Iterable[str]) -> tuple[dict[str, str], dict[str, Any]]:

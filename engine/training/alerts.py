@@ -159,7 +159,7 @@ def finished_message(manifest: dict[str, Any]) -> str:
     best = manifest.get("best") or {}
     lines = [
         f"Trained: run {manifest['run']}, {manifest.get('model')} on {manifest.get('data')}",
-        f"accuracy {best.get('accuracy', 0):.2%},{second_metric(best)} at epoch {best.get('epoch')}"
+        f"accuracy {best.get('accuracy', 0):.2%},{second_metric(best)[1:]} at epoch {best.get('epoch')}"
         f" of {manifest.get('epochs')}, in {clock(manifest.get('seconds_s') or 0)} on {manifest.get('device')}",
         f"checkpoint: {manifest.get('checkpoint')}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_a_group_chosen_on_the_line_can_be_changed_there(tmp_path: Path) -> None
     origins = load_settings(empty, overrides=["data=digits"]).origins
     assert (origins["defaults.data"], origins["defaults.model"]) == ("command line", str(empty))
     assert load_settings(empty, overrides=["model=my.module:factory"]).settings.model.name == "my.module:factory"
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="needs the zoo extra")
+@pytest.mark.parametrize("name", ["resnet18", "resnet50.a1_in1k"])
+def test_a_net_of_timm_spelt_nearly_like_a_group_is_no_typing_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "c.toml").write_text("")
+    assert load_settings(tmp_path / "c.toml", overrides=[f"model={name}"]).settings.model.name == name
 
 
 def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,16 +141,25 @@ def test_the_projects_file_documents_every_key_and_holds_the_defaults(tmp_path: 
 
 
 # keys whose default is derived, so that the file shows an example
-_DERIVED = ("mirror", "cycle", "epochs", "micro_batch", "parallel", "processes", "mixup", "cutmix", "mix_share", "erasing")
+_DERIVED = (
+    "mirror",
+    "cycle",
+    "epochs",
+    "micro_batch",
+    "parallel",
+    "processes",
+    "mixup",
+    "cutmix",
+    "mix_share",
+    "erasing",
+)
 
 
 def test_commented_values_of_the_projects_file_are_the_defaults() -> None:
     text = (PROJECT / "config.toml").read_text()
     uncommented = text.split("[training]\n", 1)[1].split("\n[", 1)[0]
     lines = [line[2:] for line in uncommented.splitlines() if line.startswith("# ")]
-    values = tomli.loads(
-        "\n".join(line for line in lines if not line.startswith(_DERIVED))
-    )
+    values = tomli.loads("\n".join(line for line in lines if not line.startswith(_DERIVED)))
     from engine.config.schema import Training
 
     assert values == {key: getattr(Training(), key) for key in values}
