@@ -22,7 +22,7 @@ from engine.checkpoints.files import CARD
 from engine.errors import UsageError
 
 LEAST_SHARE = 0.5  # of a net's parameters; with less in common the file is of another net
-_AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
+_AVERAGED = ("model_ema", "model_avg", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
 _PLAIN = ("model_state_dict", "state_dict", "model", "net", "weights", "params")
 _SAVE_STATE = "save the weights alone: torch.save({'model_state_dict': model.state_dict()}, PATH)"
 _PLAIN_TYPES = frozenset(f"builtins.{name}" for name in ("dict", "list", "int", "float", "bool", "str", "object"))

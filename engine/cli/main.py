@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "analyze": ("analyze", "Confusion matrix, per-class figures and calibration on labelled data."),
     "ensemble": ("ensemble", "Soft voting of several checkpoints, beside each alone."),
     "go": ("go", "The Go policy network: parse games, train, play."),
+    "motion": ("motion", "Motion diffusion: take over a published net, sample motions."),
     "documents": ("documents", "Draw a synthetic document set to try a recipe on."),
     "sync": ("sync", "Look at the source; take a changed checkpoint to TO-BE."),
     "cron": ("cron", "The schedule of sync in the crontab."),

@@ -307,9 +307,10 @@ def _text(result: dict[str, Any]) -> str:
     best = result["best"]
     if not best:
         return f"run {result['run']}: {result['status']}"
+    second = second_metric(best)
     rate = result["samples_per_s"] or 0
     return "\n".join((
-        f"run {result['run']} {result['status']}: Acc: {best['accuracy'] * 100:.2f}%,{second_metric(best)[1:]},"
+        f"run {result['run']} {result['status']}: Acc: {best['accuracy'] * 100:.2f}%{second and f',{second[1:]}'},"
         f" loss {best['loss']:.4f} at epoch {best['epoch']} of {result['epochs']}",
         f"{result['checkpoint']}",
         f"{result['seconds_s']:.1f} s, {rate:,.0f} {result['unit'] or 'images'}/s on {result['device']} ({result['precision']}),"

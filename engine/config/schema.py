@@ -288,7 +288,7 @@ class Settings(Section):
     """All settings of one host, merged and checked."""
 
     workspace: Path = Path("~/.understudy")
-    task: str = "images"  # images, go, or module:factory of one's own
+    task: str = "images"  # images, go, motion, or module:factory of one's own
     defaults: Defaults = Defaults()
     checkpoints: Checkpoints = Checkpoints()
     source: Source = Source()

@@ -102,7 +102,8 @@ def _checked_card(card: dict[str, Any]) -> dict[str, Any]:
         name, settings = str(architecture["name"]), json.loads(json.dumps(dict(architecture["settings"] or {})))
         classes = list(card["classes"])
         task = str(card.get("task") or "images")
-        if not all(isinstance(word, str) and word for word in classes) or not (classes or ":" in task):
+        may_be_none = task == "motion" or ":" in task  # a net without actions names none
+        if not all(isinstance(word, str) and word for word in classes) or not (classes or may_be_none):
             raise ValueError("classes must be a list of names")
         if len(set(classes)) != len(classes):
             raise ValueError("a class is named twice")

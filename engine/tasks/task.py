@@ -1,7 +1,7 @@
 """What a kind of work brings to training: its data, nets, loss and metrics. Torch-free at import.
 
 `engine.training` drives any object that fits `Task`. A `Kind` makes one, the net of a card, and the `Medium` that
-admission, serving and comparison use: `engine.tasks.images.kind`, `engine.tasks.go.kind`, or anybody's own by
+admission, serving and comparison use: `engine.tasks.images.kind`, `engine.tasks.go.kind`, `engine.tasks.motion.kind`, or anybody's own by
 `module:factory` (docs/tasks.md).
 Whatever a task does by chance is a function of (seed, epoch, index), so that a run resumes bit for bit.
 """
@@ -111,7 +111,7 @@ class Kind(Protocol):
         ...
 
 
-BUILT_IN = ("images", "go")
+BUILT_IN = ("images", "go", "motion")
 
 
 def load_kind(name: str, trusted: str | None = None) -> Kind:

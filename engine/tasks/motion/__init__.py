@@ -1,0 +1,1 @@
+"""Motions: the Motion Diffusion Model's transformer encoder, its data and its sampling."""
