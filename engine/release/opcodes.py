@@ -237,7 +237,8 @@ class _Machine:
         }
 
     def run(self, data: bytes) -> None:
-        stack, steps, end = self.stack, self.steps, 0
+        stack, steps = self.stack, self.steps
+        end: int | None = None
         for count, (opcode, argument, at) in enumerate(pickletools.genops(data)):
             name = opcode.name
             if count >= _MAX_INSTRUCTIONS:
