@@ -63,6 +63,7 @@ class CheckpointManager:
         mirror: a second folder. It may vanish and come back, and then gets what it missed; while it is away
             saving goes on without it. One that was seen before is never made anew: it may be a mount.
         google_drive_sync: mirror to the Drive folder `MDM_Checkpoints` too, where Drive is mounted.
+        save_every_steps: how often `save_if_due` saves; 0: never.
     """
 
     def __init__(
@@ -71,9 +72,13 @@ class CheckpointManager:
         max_checkpoints: int = 5,
         mirror: str | Path | None = None,
         google_drive_sync: bool = False,
+        save_every_steps: int = 0,
     ) -> None:
         if max_checkpoints < 1:
             raise UsageError(f"max_checkpoints is {max_checkpoints}", "give at least 1")
+        if save_every_steps < 0:
+            raise UsageError(f"save_every_steps is {save_every_steps}", "give 1000, or 0 for never")
+        self.save_every_steps = save_every_steps
         self.folder = Path(checkpoint_dir).expanduser()
         self.max_checkpoints = max_checkpoints
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +140,21 @@ class CheckpointManager:
         self._fill_mirrors()
         return path
 
+    def save_if_due(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        epoch: int,
+        step: int,
+        loss: float,
+        metrics: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Path | None:
+        """`save_checkpoint` at every `save_every_steps`th step; None at the others. Call it after each step."""
+        if not self.save_every_steps or step % self.save_every_steps:
+            return None
+        return self.save_checkpoint(model, optimizer, epoch, step, loss, metrics, metadata)
+
     def load_checkpoint(
         self,
         checkpoint_path: str | Path,
@@ -175,12 +195,13 @@ class CheckpointManager:
         optimizer: torch.optim.Optimizer | None = None,
         device: str = "cpu",
         from_drive: bool = False,
+        from_mirror: bool = False,
     ) -> dict[str, Any] | None:
         """Load the newest checkpoint that is whole; damaged ones are passed over and named in the log.
 
         Args:
-            from_drive: look in the Drive folder (else the mirror) first, and in the own folder only when that
-                is away or holds none.
+            from_drive, from_mirror: look in the Drive folder (else the mirror) first, and in the own folder only
+                when that is away or holds none.
 
         Returns:
             As `load_checkpoint`, with `skipped` (list of `{path, reason}`); None when there is no checkpoint.
@@ -189,7 +210,7 @@ class CheckpointManager:
             Failed: there are checkpoints, and every one is damaged; or the newest whole one does not fit.
         """
         skipped: list[dict[str, str]] = []
-        for saved in reversed(self._candidates(from_drive)):
+        for saved in reversed(self._candidates(from_drive or from_mirror)):
             try:
                 return self.load_checkpoint(saved.path, model, optimizer, device) | {"skipped": skipped}
             except Failed as error:
@@ -205,12 +226,14 @@ class CheckpointManager:
             )
         return None
 
+    load_latest = load_latest_checkpoint
+
     def list_checkpoints(self) -> list[dict[str, Any]]:
         """`path`, `epoch`, `step`, `loss` and more of each checkpoint, oldest first; nothing is opened."""
         return [_entry(saved) for saved in scan(self.folder)]
 
-    def _candidates(self, from_drive: bool) -> list[Saved]:
-        if from_drive:
+    def _candidates(self, mirrored: bool) -> list[Saved]:
+        if mirrored:
             if not self.mirrors:
                 _log.warning("no Drive and no mirror is set: looking in %s", self.folder)
             for mirror in reversed(self.mirrors):

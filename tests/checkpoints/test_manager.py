@@ -241,3 +241,33 @@ def test_the_room_is_light_to_enter() -> None:
     code = "import sys, engine.checkpoints; print(engine.checkpoints.CheckpointManager.__name__, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["CheckpointManager", "False"]
+
+
+def test_every_so_many_steps(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path, save_every_steps=1000)
+    found = [manager.save_if_due(net(), None, 1, step, 0.5) for step in (1, 999, 1000, 1001, 2000)]
+    assert [path and path.name for path in found] == [
+        None, None, "checkpoint_epoch1_step1000.pt", None, "checkpoint_epoch1_step2000.pt"
+    ]  # fmt: skip
+    assert CheckpointManager(tmp_path).save_if_due(net(), None, 1, 1000, 0.5) is None
+    with pytest.raises(UsageError):
+        CheckpointManager(tmp_path, save_every_steps=-1)
+
+
+def test_the_latest_from_the_mirror_on_a_new_machine(tmp_path: Path) -> None:
+    """A mirror that is there is looked at first; when it is away the own folder serves."""
+    mirror, model = tmp_path / "drive" / "run", net()
+    fill(CheckpointManager(tmp_path / "old", mirror=mirror), 3)
+    fresh = CheckpointManager(tmp_path / "new", mirror=mirror)
+    assert fresh.load_latest(model) is None
+    found = fresh.load_latest(model, from_mirror=True)
+    assert found is not None
+    assert (found["epoch"], found["step"]) == (3, 1500)
+    assert Path(found["path"]).parent == mirror
+    assert bool((model.weight == 3).all())
+    fill(fresh, 1, start=4)
+    assert sorted(path.stem for path in mirror.glob("*.pt"))[-1] == "checkpoint_epoch4_step2000"
+    mirror.rename(tmp_path / "away")
+    found = fresh.load_latest(model, from_mirror=True)
+    assert found is not None
+    assert found["epoch"] == 4

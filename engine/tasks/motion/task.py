@@ -64,6 +64,8 @@ class MotionTask:
             usual = "text" if base.condition == "text" else usual  # its weights are kept, for the texts to come
             self.report["warnings"] += notes
         given = dict(settings.model.settings)
+        if "condition" in given:
+            given["condition"] = given["condition"] or "none"  # a command line's `none` means null
         by_data = "action" if clips.actions else "text" if clips.text_width else usual
         condition = given.setdefault("condition", by_data)
         if condition == "action" and not clips.actions:
