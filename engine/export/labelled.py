@@ -52,7 +52,8 @@ def labelled_data(
         UsageError: a folder that was named cannot be used.
     """
     try:
-        found, shown = _drawn(subject, settings, options, data, options.calibration + options.images)
+        wanted = options.calibration + options.images
+        found, shown = _drawn(subject, settings, options, data, wanted)
     except UsageError as error:
         if data:
             raise
@@ -61,7 +62,7 @@ def labelled_data(
         own, _ = _drawn(subject, settings, options, calibration, options.calibration)
         seen = {item.sha256 for item in own}
         return Data(own, [item for item in found if item.sha256 not in seen][: options.images], shown)
-    count = min(options.calibration, len(found) // 4)
+    count = options.calibration if len(found) == wanted else min(options.calibration, len(found) // 4)
     return Data(found[:count], found[count : count + options.images], shown)
 
 

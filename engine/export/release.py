@@ -7,11 +7,13 @@ from collections.abc import Callable
 from engine.config import Settings
 from engine.errors import Failed
 from engine.export.int8 import quantize
-from engine.export.labelled import labelled_data
+from engine.export.labelled import Data, labelled_data
 from engine.export.options import TOO_MUCH, Options
+from engine.export.session import open_session, run_batches
 from engine.export.subject import Subject
 from engine.release.admission_child import described
 from engine.release.bundle import Release, write_release
+from engine.release.convert import disagreement
 from engine.store.workspace import Workspace
 from engine.tasks.medium import Limits
 
@@ -30,7 +32,7 @@ def int8_release(
 
     Raises:
         UsageError: the data cannot be used.
-        Failed: there is none, or the INT8 build loses more than a point.
+        Failed: there is none, or the INT8 build loses more than a point or answers otherwise too often.
     """
     subject = Subject(release.manifest.checkpoint.name, release, settings.task)
     export = settings.export
@@ -52,6 +54,20 @@ def int8_release(
             "deploy the fp32 one, or train on with training.quantization_aware=true",
             kind="not_worth_having",
         )
+    if subject.medium.output == "probabilities" and (why := _disagreement(subject, made.content, found, limits)):
+        raise Failed(
+            f"the INT8 build does not agree with fp32: {why}",
+            "deploy the fp32 one, or name more data to calibrate on",
+            kind="disagrees",
+        )
     told = described(release.manifest.task, made.content, subject.medium)
     manifest = release.manifest.model_copy(update={"precision": "int8", "golden": told["golden"]})
     return write_release(workspace.releases, manifest, made.content, b"")
+
+
+def _disagreement(subject: Subject, content: bytes, data: Data, limits: Limits) -> str | None:
+    """How often the two name another class on the calibration inputs, where that is too often."""
+    fp32, int8 = (
+        run_batches(open_session(model), data.batches(subject, limits)) for model in (subject.onnx, content)
+    )
+    return disagreement(fp32, int8, "int8")

@@ -46,7 +46,7 @@ def finetuning_settings(
         update={"name": architecture["name"], "settings": dict(architecture["settings"]), "pretrained": False}
     )
     for name in ("img_size", "resize", "mean", "std"):
-        if name in preprocess and found.data.kind != "digits":
+        if name in preprocess:
             setattr(found.data, name, preprocess[name])
     training = found.training
     training.epochs = settings.export.finetune_epochs

@@ -55,8 +55,13 @@ def _digits_net(folder: Path) -> None:
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         inputs.append(medium.decode(stream.getvalue(), Limits()))
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.no_grad():
         x = torch.from_numpy(np.stack(inputs))
+        for norm in norms:
+            norm.momentum = None
+        net.train()(x)  # measures the batch norms' figures
+        net.eval()
         features = net.body(net.stem(x)).mean((2, 3)).double()
         features = torch.cat([features, torch.ones(len(features), 1)], 1)
         wanted = torch.nn.functional.one_hot(torch.from_numpy(labels[:900]), 10).double()

