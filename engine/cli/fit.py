@@ -8,6 +8,7 @@ import click
 
 from engine.cli.verb import Session, Verb, table
 from engine.config import Settings
+from engine.errors import UsageError
 from engine.training.fit import (
     Extrapolated,
     Forecast,
@@ -30,6 +31,9 @@ def fit(session: Session, as_table: bool) -> None:
     if as_table:
         _matrix(session)
         return
+    if (task := session.settings.task) != "images":
+        raise UsageError(f"fit forecasts the training of images, not of the task {task}", "train it: memory that runs "
+                         "out makes the parts of a batch smaller")  # fmt: skip
     found = _forecast(session, session.settings)
     session.emit(found.as_json(), _text(found))
 
@@ -78,7 +82,8 @@ def _text(found: Forecast) -> str:
 
 def _matrix(session: Session) -> None:
     rows = []
-    for row in DOCUMENTED:
+    for number, row in enumerate(DOCUMENTED, 1):
+        click.echo(f"{number}/{len(DOCUMENTED)}: {row.model}, {row.side} px, batch {row.batch}", err=True)
         found = _forecast(session, settings_of(session.settings, row), quickly=True)
         entry = {"model": row.model, "img_size": row.side, "batch_size": row.batch, "documented_gb": row.says}
         rows.append(entry | {name: getattr(found, name) for name in

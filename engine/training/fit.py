@@ -4,9 +4,8 @@ A forecast adds up, for one step of the net (`engine.training.fit_trace` follows
 
 - the weights, their optimiser's states, the moving average: they stay;
 - what lives at the step's peak: activations saved for backward, gradients, augmentation's copies;
-- what the device's allocator makes of that. On a CPU the settings are fixed (`engine.training.allocator`): pieces
-  from 32 MB on are mapped one by one and cost what they hold; smaller ones come from a heap that keeps its greatest
-  size, whose holes cost `SPREAD` times what lives there;
+- what the device's allocator makes of that. On a CPU its settings are fixed (`engine.training.allocator`) and three
+  steps are played on a model of its heap (`engine.training.fit_heap`), which keeps its greatest size, holes and all;
 - the code that is read in and compiled on the way, the decoded images in memory, the batches ahead.
 
 The trace is kept in the workspace's cache by everything that it depends on; asking again imports no torch.
@@ -27,17 +26,19 @@ from engine.config import Settings
 from engine.store.files import write_json
 from engine.tasks.images.names import OWN
 
-FORMAT = 1
+FORMAT = 2
 MIB = 1 << 20
 MAPPED_FROM = 32 * MIB  # glibc's greatest M_MMAP_THRESHOLD
 ROOM = 0.9  # of what is free: up to here it fits, up to all of it is the edge
 KEPT = 400  # traces in the cache
 
-# Measured with torch 2.13 on a CPU (docs/memory.md says how): what importing and first use of code costs
-CODE_OWN = 105 * MIB
-CODE_ZOO = 175 * MIB
+# Fitted to peaks measured with torch 2.13 on a CPU (docs/memory.md says to which), beside the heap as it is played:
+# importing and first use of code, and holes that small pieces of the host's keep open: they grow with the pieces
+CODE_OWN = 150 * MIB
+CODE_ZOO = 15 * MIB
 CODE_DIGITS = 60 * MIB  # scikit-learn, which brings them
-SPREAD = 1.45
+HOLES_ZOO = 1.17, 2.95  # of the heap, and of what a validation batch lives on
+BROKEN = 5 * MAPPED_FROM  # what is larger than these is mapped, and leaves no holes
 # CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
 CUDA_WORKSPACE = 160 * MIB
 CUDA_SPREAD = 1.05
@@ -127,7 +128,7 @@ def _parts(
     settings: Settings, facts: Facts, device: str, precision: str, batch: int, micro: int, tracer: Tracer
 ) -> dict[str, int]:
     """What the memory goes to, in bytes; the sum is the forecast."""
-    traced = tracer(settings, facts.classes, micro, 2 * batch, precision, device)
+    traced = tracer(settings, facts.classes, micro, batch, precision, device)
     training = settings.training
     states = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
     optimizer = states * traced["learning"]
@@ -138,9 +139,10 @@ def _parts(
     pixels = settings.data.img_size**2 * 3
     ahead = 3 + training.num_workers  # the one at work, the next, and one a thread
     if device == "cpu":
-        heap = SPREAD * traced["small"] + traced["large"]
-        parts["allocator"] = max(0, int(heap) - step)
         own = settings.model.name in OWN
+        of_heap, of_pieces = (1.0, 0.0) if own else HOLES_ZOO
+        heap = of_heap * traced["heap"] + of_pieces * min(traced["judged"], BROKEN)
+        parts["allocator"] = max(0, int(heap) - sum(parts.values()))
         parts["code"] = (CODE_OWN if own else CODE_ZOO) + (CODE_DIGITS if settings.data.kind == "digits" else 0)
         parts["data"] = facts.decoded_bytes + ahead * batch * pixels
     else:
@@ -160,7 +162,7 @@ def _biggest(
     A step's memory is a straight line in the batch: one trace more, of twice the samples, gives its slope.
     """
     batch = settings.training.batch_size
-    few, many = max(1, batch // 2), max(2, batch)
+    few, many = max(2, batch // 2), max(4, batch)
     low, high = (_total(settings, facts, device, precision, size, size, tracer) for size in (few, many))
     slope = max(1.0, (high - low) / (many - few))
     found = int((available * ROOM - (low - slope * few)) / slope)
@@ -242,13 +244,13 @@ class TraceCache:
         self._held = self._read()
 
     def __call__(
-        self, settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str
+        self, settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str
     ) -> dict[str, int]:
-        key = _key(settings, classes, batch, val_batch, precision, device)
+        key = _key(settings, classes, batch, whole, precision, device)
         if key not in self._held:
             if self._anew is None:
                 raise NotTraced(key)
-            traced = self._anew(settings, classes, batch, val_batch, precision, device)
+            traced = self._anew(settings, classes, batch, whole, precision, device)
             self._held = {**self._read(), key: traced}
             while len(self._held) > KEPT:
                 del self._held[next(iter(self._held))]
@@ -265,26 +267,26 @@ class TraceCache:
 
 
 class Extrapolated:
-    """Traces of any batch from those of two and four samples: each figure is a straight line in the batch.
+    """Traces of any batch from those of four and eight samples: each figure is a straight line in the batch.
 
-    For tables of many batches; within some percent of the trace itself (a piece that crosses the mapped size).
+    For tables of many batches; within some percent of the trace itself (the heap's holes are no straight line).
     """
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     def __call__(
-        self, settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str
+        self, settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str
     ) -> dict[str, int]:
-        few, many = (self._tracer(settings, classes, size, size, precision, device) for size in (2, 4))
+        few, many = (self._tracer(settings, classes, size, size, precision, device) for size in (4, 8))
 
         def at(name: str, size: int) -> int:
-            return few[name] + (many[name] - few[name]) * (size - 2) // 2
+            return few[name] + (many[name] - few[name]) * (size - 4) // 4
 
-        return {name: at(name, val_batch if name == "judged" else batch) for name in few}
+        return {name: at(name, whole if name == "judged" else batch) for name in few}
 
 
-def _key(settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str) -> str:
+def _key(settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str) -> str:
     data, training = settings.data, settings.training
     parts = {
         "format": FORMAT,
@@ -292,12 +294,23 @@ def _key(settings: Settings, classes: int, batch: int, val_batch: int, precision
         "model": [settings.model.name, settings.model.settings],
         "data": [data.img_size, data.augment],
         "step": training.model_dump(mode="json", include=set(_SHAPING)),
-        "run": [classes, batch, val_batch, precision, device],
+        "run": [classes, batch, whole, precision, device],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-_SHAPING = ("label_smoothing", "freeze", "mixup", "cutmix", "mix_share", "randaugment", "erasing")
+_SHAPING = (
+    "optimizer",
+    "momentum",
+    "ema_decay",
+    "label_smoothing",
+    "freeze",
+    "mixup",
+    "cutmix",
+    "mix_share",
+    "randaugment",
+    "erasing",
+)
 
 
 def _version(name: str) -> str:
@@ -308,12 +321,12 @@ def _version(name: str) -> str:
 
 
 def trace_here(
-    settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str
+    settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str
 ) -> dict[str, int]:
     """Trace in this process."""
     from engine.training.fit_trace import trace
 
-    return asdict(trace(settings, classes, batch, val_batch, precision, device, MAPPED_FROM))
+    return asdict(trace(settings, classes, batch, whole, precision, device, MAPPED_FROM))
 
 
 # the host ---------------------------------------------------------------------------------------------

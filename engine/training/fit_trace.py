@@ -30,6 +30,7 @@ from engine.tasks.images.models import build_model
 from engine.tasks.images.names import OWN
 from engine.tasks.images.preprocess import Preprocess
 from engine.tasks.images.task import ImageTask
+from engine.training.fit_heap import Step, heap_bytes
 from engine.training.optim import freeze
 
 # random fills need no numbers here, and torch's Python versions of them import its compiler, a second's work
@@ -39,43 +40,43 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Traced:
-    """Bytes of one net and one step of it with `batch` samples.
+    """Bytes of one net and one step of it with `batch` samples at a time.
 
-    `weights` and `buffers` stay, `learning` are the weights that have a gradient; `small` and `large` are the most
-    that lives at one time of a step, gradients included, in pieces below and from `threshold` on; `live` of both.
-    `judged` is the most that lives while a batch of `val_batch` is validated.
+    `weights` and `buffers` stay, `learning` are the weights that have a gradient; `live` is the most that lives at
+    one time of a step, gradients included, `judged` while a batch is validated. `heap` is what a CPU's allocator
+    gets to with all of that, weights and the optimiser's states included.
     """
 
     batch: int
     weights: int
     buffers: int
     learning: int
-    small: int
-    large: int
     live: int
     judged: int
+    heap: int
 
 
 def trace(
-    settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str, threshold: int
+    settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str, threshold: int
 ) -> Traced:
     """Follow one step of the image task that the settings name.
 
     Args:
-        batch, val_batch: samples that go through the net at a time, in training and in validation.
+        batch: samples that go through the net at a time.
+        whole: samples of an optimiser step; twice as many are validated at a time.
         precision: `fp32`, `bf16` or `fp16`.
-        threshold: pieces from so many bytes on are counted apart.
+        threshold: a CPU's allocator maps pieces from so many bytes on by themselves.
 
     Raises:
         UsageError: the model cannot be built.
     """
     own = settings.model.name in OWN  # timm imports the compiler itself
     with _without_compiler() if own else contextlib.nullcontext():
-        return _trace(settings, classes, batch, val_batch, precision, device, threshold)
+        return _trace(settings, classes, batch, whole, precision, device, threshold)
 
 
 def _trace(
-    settings: Settings, classes: int, batch: int, val_batch: int, precision: str, device: str, threshold: int
+    settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str, threshold: int
 ) -> Traced:
     with torch.device("meta"), _NoFills():
         wanted = settings.model
@@ -83,33 +84,47 @@ def _trace(
     model.train()
     freeze(model, settings.training.freeze)
     kept = [*model.parameters(), *model.buffers()]
-    recorder = _Recorder(kept, threshold)
+    recorder = _Recorder(kept)
     side = settings.data.img_size
     task = _task(settings, classes)
     with recorder:
-        pixels = torch.empty(batch, side, side, 3, dtype=torch.uint8, device="meta")
-        labels = torch.empty(batch, dtype=torch.long, device="meta")
-        draws = torch.empty(batch, DRAWS, device="meta")
+        pixels = torch.empty(whole, side, side, 3, dtype=torch.uint8, device="meta")
+        labels = torch.empty(whole, dtype=torch.long, device="meta")
+        draws = torch.empty(whole, DRAWS, device="meta")
         with _Kernels(device, "fp32"):  # augmentation is no part of autocast
             inputs, targets = task.prepare((pixels, labels, draws), training=True)
+        prepared = len(recorder.events)
         with _Kernels(device, precision):
-            loss = task.loss(model(inputs).float(), targets)
+            loss = task.loss(model(inputs[:batch]).float(), tuple(target[:batch] for target in targets))
             loss.backward()
+    accumulated = recorder.taken_by(p.grad for p in model.parameters())
     del inputs, targets, loss, pixels, draws
+    training = settings.training
+    states = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
+    learning = [_bytes(p) for p in model.parameters() if p.requires_grad]
+    step = Step(recorder.events[:prepared], recorder.events[prepared:], accumulated, -(-whole // batch))
     model.eval()
-    judging = _Recorder(kept, threshold)
+    judging = _Recorder(kept)
     with torch.no_grad(), _Kernels(device, precision), judging:
-        shape = (val_batch, 3, side, side)
+        shape = (2 * whole, 3, side, side)
         model(torch.empty(shape, device="meta").contiguous(memory_format=torch.channels_last))
+    heap = heap_bytes(
+        [(_bytes(tensor), tensor.ndim == 4) for tensor in kept],
+        [_bytes(tensor) for tensor in model.buffers()],
+        [size for size in learning for _ in range(states)],
+        step,
+        judging.events,
+        threshold,
+        averaged=bool(training.ema_decay),
+    )
     return Traced(
         batch,
-        weights=_size(model.parameters()),
-        buffers=_size(model.buffers()),
-        learning=_size(p for p in model.parameters() if p.requires_grad),
-        small=recorder.most_small,
-        large=recorder.most_large,
+        weights=sum(map(_bytes, model.parameters())),
+        buffers=sum(map(_bytes, model.buffers())),
+        learning=sum(learning),
         live=recorder.most,
         judged=judging.most,
+        heap=heap,
     )
 
 
@@ -131,8 +146,8 @@ def _without_compiler() -> Iterator[None]:
         del sys.modules["torch._dynamo"], torch._dynamo
 
 
-def _size(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _task(settings: Settings, classes: int) -> ImageTask:
@@ -218,45 +233,60 @@ def _raise(part: Any) -> Any:
 
 
 class _Recorder(TorchDispatchMode):
-    """Counts what lives; what was there before (`kept`) is not counted."""
+    """Notes what comes and goes, as `engine.training.fit_heap` plays it; what was there before (`kept`) is not counted.
 
-    def __init__(self, kept: Iterable[Tensor], threshold: int) -> None:
+    `most` is the most that lived at one time, bytes.
+    """
+
+    def __init__(self, kept: Iterable[Tensor]) -> None:
         super().__init__()
-        self._threshold = threshold
         self._kept = [tensor.untyped_storage() for tensor in kept]  # held: their identities must stay theirs
-        self._known = {storage._cdata for storage in self._kept}
-        self._small = self._large = 0
-        self.most = self.most_small = self.most_large = 0
+        self._known = dict.fromkeys((storage._cdata for storage in self._kept), 0)
+        self._living = self._taken = self.most = 0
+        self.events: list[int] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # skipping would import torch's compiler
 
+    def taken_by(self, tensors: Iterable[Tensor | None]) -> frozenset[int]:
+        """The numbers of the pieces that these tensors use."""
+        return frozenset(self._known[t.untyped_storage()._cdata] for t in tensors if t is not None)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in _FILLS:
+        name = func.overloadpacket.__name__
+        if name in _FILLS:
             return args[0]
         result = func(*args, **(kwargs or {}))
         for part in tree_leaves(result):
             if isinstance(part, Tensor):
                 self._see(part.untyped_storage())
+        if name in _REORDERING:
+            self._pass(_bytes(args[_REORDERING[name]]))
         return result
 
     def _see(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
+        if key in self._known or not size:
             return
-        self._known.add(key)
-        weakref.finalize(storage, self._gone, key, size)
-        self._count(size, size)
-        self.most = max(self.most, self._small + self._large)
-        self.most_small, self.most_large = max(self.most_small, self._small), max(self.most_large, self._large)
+        self._taken += 1
+        self._known[key] = self._taken
+        self.events.append(size)
+        weakref.finalize(storage, self._gone, key, size, self._taken)
+        self._living += size
+        self.most = max(self.most, self._living)
 
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._count(size, -size)
+    def _gone(self, key: int, size: int, number: int) -> None:
+        del self._known[key]
+        self.events.append(-number)
+        self._living -= size
 
-    def _count(self, size: int, change: int) -> None:
-        if size < self._threshold:
-            self._small += change
-        else:
-            self._large += change
+    def _pass(self, size: int) -> None:
+        """A kernel takes a piece and gives it back."""
+        if size:
+            self._taken += 1
+            self.events += (size, -self._taken)
+
+
+# a CPU's convolutions copy their weights into an order of their own: where the weights are among the arguments
+_REORDERING = {"convolution": 1, "convolution_backward": 2}

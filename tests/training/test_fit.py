@@ -15,6 +15,7 @@ from engine.errors import UsageError
 from engine.store.workspace import Workspace
 from engine.training import fit, fit_run
 from engine.training.fit import Facts, NotTraced, TraceCache, forecast, trace_here
+from engine.training.fit_heap import Heap, Step, heap_bytes
 
 GIB = 2**30
 DATA = Facts(10, 1000)
@@ -25,12 +26,11 @@ def settings_of(workspace: Path, *words: str) -> Settings:
 
 
 def line(
-    _settings: Settings, _classes: int, batch: int, _val: int, _precision: str, _device: str
+    _settings: Settings, _classes: int, batch: int, _whole: int, _precision: str, _device: str
 ) -> dict[str, int]:
     """A net whose step takes 1 GiB a sample at 32 px, by area at others."""
     step = int(batch * GIB * (_settings.data.img_size / 32) ** 2)
-    return {"batch": batch, "weights": 0, "buffers": 0, "learning": 0, "small": 0, "large": step, "live": step,
-            "judged": 0}  # fmt: skip
+    return {"batch": batch, "weights": 0, "buffers": 0, "learning": 0, "live": step, "judged": 0, "heap": step}
 
 
 def asked(settings: Settings, available_gib: float, tracer: fit.Tracer = line) -> fit.Forecast:
@@ -46,6 +46,35 @@ def test_trace_counts_what_backward_keeps(tmp_path: Path) -> None:
     assert 1.6 < many["live"] / few["live"] <= 2.0
     half = trace_here(settings, 10, 8, 8, "bf16", "cpu")
     assert half["live"] < many["live"]
+
+
+def test_the_heap_takes_the_smallest_hole_and_joins_neighbours() -> None:
+    heap = Heap(32 << 20)
+    first, second, third = (heap.take(1 << 20) for _ in range(3))
+    heap.give(first)
+    heap.give(third)
+    before = heap.most
+    assert heap.take(900 << 10)[0] == first[0]
+    heap.give(second)
+    heap.take((2 << 20) - 4096)  # where the second and the third were
+    assert heap.most == before
+    mapped = heap.take(40 << 20)
+    assert mapped[0] < 0
+    heap.give(mapped)
+    heap.take(31 << 20)
+    assert heap.most < before + (41 << 20)
+
+
+def test_a_step_taken_in_parts_adds_its_gradients_up() -> None:
+    prepared, passed = [1 << 20], [8 << 20, 4 << 20, -2]  # inputs; activations, gradients
+
+    def most(parts: int) -> int:
+        step = Step(prepared, passed, frozenset((3,)), parts)
+        return heap_bytes([(4 << 20, False)], [], [], step, [], 64 << 20, averaged=False)
+
+    assert 17 << 20 <= most(1) < 26 << 20
+    assert most(1) < most(2) < 31 << 20
+    assert most(2) == most(4)
 
 
 def test_frozen_weights_have_no_gradient(tmp_path: Path) -> None:
