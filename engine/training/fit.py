@@ -34,11 +34,12 @@ KEPT = 400  # traces in the cache
 
 # Fitted to peaks measured with torch 2.13 on a CPU (docs/memory.md says to which), beside the heap as it is played:
 # importing and first use of code, and holes that small pieces of the host's keep open: they grow with the pieces
-CODE_OWN = 150 * MIB
-CODE_ZOO = 15 * MIB
+CODE_OWN = 156 * MIB
+CODE_ZOO = 167 * MIB
 CODE_DIGITS = 60 * MIB  # scikit-learn, which brings them
-HOLES_ZOO = 1.17, 2.95  # of the heap, and of what a validation batch lives on
-BROKEN = 5 * MAPPED_FROM  # what is larger than these is mapped, and leaves no holes
+HEAP_ZOO = 1.016
+# of what a validation batch lives on: up to some pieces of the mapped size, and beyond, where most are mapped
+HOLES = ((5 * MAPPED_FROM, 2.94), (15 * MAPPED_FROM, 0.88))
 # CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
 CUDA_WORKSPACE = 160 * MIB
 CUDA_SPREAD = 1.05
@@ -140,14 +141,22 @@ def _parts(
     ahead = 3 + training.num_workers  # the one at work, the next, and one a thread
     if device == "cpu":
         own = settings.model.name in OWN
-        of_heap, of_pieces = (1.0, 0.0) if own else HOLES_ZOO
-        heap = of_heap * traced["heap"] + of_pieces * min(traced["judged"], BROKEN)
+        heap = traced["heap"] if own else HEAP_ZOO * traced["heap"] + _holes(traced["judged"])
         parts["allocator"] = max(0, int(heap) - sum(parts.values()))
         parts["code"] = (CODE_OWN if own else CODE_ZOO) + (CODE_DIGITS if settings.data.kind == "digits" else 0)
         parts["data"] = facts.decoded_bytes + ahead * batch * pixels
     else:
         parts["allocator"] = int((CUDA_SPREAD - 1) * sum(parts.values())) + CUDA_WORKSPACE
     return parts
+
+
+def _holes(living: int) -> float:
+    """Bytes of heap that a net of the zoo leaves open beside what is played; `living`: what a validation lives on."""
+    total, before = 0.0, 0
+    for until, share in HOLES:
+        total += share * max(0, min(living, until) - before)
+        before = until
+    return total
 
 
 def _total(*arguments: Any) -> int:
