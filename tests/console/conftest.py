@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from console.replay import read_all
 from console.store import Store
 from console.text import moment
 from console.theme import SHIPPED, load_themes
+from engine.protocol import Message
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -43,10 +45,16 @@ class Started(Commands):
             done({}, f"{words[0]} was asked")
 
 
+@lru_cache(maxsize=4)
+def heard(recording: str) -> tuple[Message, ...]:
+    """The messages of a recording, read once."""
+    return tuple(read_all(RECORDINGS / f"{recording}.jsonl"))
+
+
 def filled(recording: str) -> tuple[Store, float]:
     """A store that has heard a whole recording, and the recording's last moment."""
     store, last = Store(), 0.0
-    for message in read_all(RECORDINGS / f"{recording}.jsonl"):
+    for message in heard(recording):
         last = moment(message.at) or last
         store.apply(message, last)
     return store, last

@@ -8,7 +8,6 @@ three SVG files of thirty would, and a change reads as a difference of lines. `-
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -22,12 +21,8 @@ from console import words
 from console.app import ConsoleApp
 from console.keymap import default_keys
 from console.options import Options
-from console.replay import read_all
-from console.store import Store
-from console.text import moment
 from console.theme import SHIPPED, ConsoleTheme, load_themes
-from engine.protocol import Message
-from tests.console.conftest import RECORDINGS, Started
+from tests.console.conftest import Started, filled
 
 SMALL, MIDDLE, LARGE = (80, 24), (120, 40), (200, 60)
 THEMES = ("understudy", "daylight", "mono")
@@ -42,7 +37,7 @@ PANES = {
 }
 SHEETS = {
     "promote": "p", "rollback": "r", "undo": "u", "ab": "a", "train": "t", "details": "enter", "help": "question_mark",
-    "palette": "colon", "theme": "T", "confusion": "C", "proof": "E", "sweeps": "v", "export": "e", "analyze": "A",
+    "palette": "colon", "theme": "T", "confusion": "C", "proof": "E", "sweeps": "v", "export": "e",
 }  # fmt: skip
 
 
@@ -88,18 +83,10 @@ class Lines:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=8)
-def heard(recording: str) -> tuple[Message, ...]:
-    return tuple(read_all(RECORDINGS / f"{recording}.jsonl"))
-
-
 def screen(recording: str, folder: Path, *, language: str = "en", ascii: bool = False) -> ConsoleApp:
     """The app on a recording; the log pane shows `Lines`."""
     themes, _faults = load_themes([SHIPPED])
-    store, last = Store(), 0.0
-    for message in heard(recording):
-        last = moment(message.at) or last
-        store.apply(message, last)
+    store, last = filled(recording)
     options = Options(settings={"theme": THEMES[0], "language": language}, ascii=ascii)
     app = ConsoleApp(options, themes, default_keys(), store=store, now=lambda: last, commands=Started(folder))
     app.log_lines.shown = Lines()
