@@ -47,14 +47,14 @@ class Started(Commands):
 
 @lru_cache(maxsize=4)
 def heard(recording: str) -> tuple[Message, ...]:
-    """The messages of a recording, read once."""
+    """The messages of a recording, read once; for who changes none of their lists."""
     return tuple(read_all(RECORDINGS / f"{recording}.jsonl"))
 
 
 def filled(recording: str) -> tuple[Store, float]:
     """A store that has heard a whole recording, and the recording's last moment."""
     store, last = Store(), 0.0
-    for message in heard(recording):
+    for message in read_all(RECORDINGS / f"{recording}.jsonl"):
         last = moment(message.at) or last
         store.apply(message, last)
     return store, last

@@ -21,8 +21,10 @@ from console import words
 from console.app import ConsoleApp
 from console.keymap import default_keys
 from console.options import Options
+from console.store import Store
+from console.text import moment
 from console.theme import SHIPPED, ConsoleTheme, load_themes
-from tests.console.conftest import Started, filled
+from tests.console.conftest import Started, heard
 
 SMALL, MIDDLE, LARGE = (80, 24), (120, 40), (200, 60)
 THEMES = ("understudy", "daylight", "mono")
@@ -86,7 +88,10 @@ class Lines:
 def screen(recording: str, folder: Path, *, language: str = "en", ascii: bool = False) -> ConsoleApp:
     """The app on a recording; the log pane shows `Lines`."""
     themes, _faults = load_themes([SHIPPED])
-    store, last = filled(recording)
+    store, last = Store(), 0.0
+    for message in heard(recording):
+        last = moment(message.at) or last
+        store.apply(message, last)
     options = Options(settings={"theme": THEMES[0], "language": language}, ascii=ascii)
     app = ConsoleApp(options, themes, default_keys(), store=store, now=lambda: last, commands=Started(folder))
     app.log_lines.shown = Lines()
