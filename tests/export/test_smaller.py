@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from engine.config import Settings, load_settings
 from engine.errors import Failed, UsageError
 from engine.export import retrain
-from engine.export.int8 import quantize
+from engine.export.int8 import Quantized, quantize
 from engine.export.labelled import labelled_data
 from engine.export.options import Options
 from engine.export.prune import prune
@@ -61,11 +62,17 @@ def test_structured_pruning_gives_a_checkpoint_like_any_other(
     assert np.abs(session.run(None, {"image": given})[0] - wanted).max() < 1e-5
 
 
-def test_unstructured_pruning_only_makes_zeros(subject: Subject, tmp_path: Path) -> None:
-    facts = prune(subject, 0.4, tmp_path / "pruned.pth", structured=False)
+def test_unstructured_pruning_only_makes_zeros(subject: Subject, workspace: Workspace, tmp_path: Path) -> None:
+    settings = load_settings(
+        None, workspace.root, ["export.pruning_method=unstructured", "export.sparsity=0.4"]
+    ).settings
+    lines: list[str] = []
+    made, facts = Slimmer(workspace, settings, tmp_path, Steps(tmp_path), lines.append).pruned(subject)
     assert facts["parameters"][0] == facts["parameters"][1]
     assert facts["macs"][0] == facts["macs"][1]
     assert 0.3 < facts["zeros"] < 0.45
+    assert len(made.onnx) == pytest.approx(len(subject.onnx), rel=0.05)
+    assert any("would fill the zeros" in line for line in lines)
 
 
 def test_pruning_and_fine_tuning_are_steps_that_are_not_done_again(
@@ -89,10 +96,6 @@ def test_pruning_and_fine_tuning_are_steps_that_are_not_done_again(
     monkeypatch.setattr(retrain, "train", stopped)
     export(*words, formats=["onnx"], images=16)
     assert [path.name for path in sorted(workspace.runs.iterdir()) if path.is_dir()] == ["0001"]
-    lines: list[str] = []
-    plain = export(*words, "export.pruning_method=unstructured", formats=["onnx"], images=16, lines=lines)
-    assert plain["artifacts"][0]["size_ratio"] == pytest.approx(1, abs=0.05)
-    assert any("would fill the zeros" in line for line in lines)
 
 
 def test_quantisation_aware_training_goes_on_from_the_net(
@@ -192,6 +195,24 @@ def test_an_int8_release_travels_the_road(
     nothing = load_settings(None, workspace.root, ["data.kind=folder"]).settings
     with pytest.raises(Failed, match="needs data"):
         int8_release(workspace, nothing, open_subject(workspace, settings, str(digits_net)).release, None)
+
+
+@pytest.mark.fault(29)
+def test_an_int8_build_that_answers_otherwise_is_refused(
+    subject: Subject, workspace: Workspace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = onnx.load_from_string(subject.onnx)
+    for node in proto.graph.node:
+        if node.op_type == "Softmax":
+            node.input[0], turned = "turned", node.input[0]
+            proto.graph.node.insert(len(proto.graph.node) - 1, onnx.helper.make_node("Neg", [turned], ["turned"]))
+            break
+    made = Quantized(proto.SerializeToString(), subject, 0.0, {})
+    monkeypatch.setattr("engine.export.release.quantize", lambda *_: made)
+    before = set(workspace.releases.iterdir())
+    with pytest.raises(Failed, match="does not agree with fp32: the same class on"):
+        int8_release(workspace, settings, subject.release, None)
+    assert set(workspace.releases.iterdir()) == before
 
 
 GO_CARD = {
