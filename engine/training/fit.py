@@ -34,10 +34,10 @@ KEPT = 400  # traces in the cache
 
 # Fitted to peaks measured with torch 2.13 on a CPU (docs/memory.md says to which), beside the heap as it is played:
 # importing and first use of code, and holes that small pieces of the host's keep open: they grow with the pieces
-CODE_OWN = 156 * MIB
+CODE_OWN = 105 * MIB
 CODE_ZOO = 167 * MIB
 CODE_DIGITS = 60 * MIB  # scikit-learn, which brings them
-HEAP_ZOO = 1.016
+HEAP_OWN, HEAP_ZOO = 1.27, 1.016
 # of what a validation batch lives on: up to some pieces of the mapped size, and beyond, where most are mapped
 HOLES = ((5 * MAPPED_FROM, 2.94), (15 * MAPPED_FROM, 0.88))
 # CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
@@ -141,7 +141,7 @@ def _parts(
     ahead = 3 + training.num_workers  # the one at work, the next, and one a thread
     if device == "cpu":
         own = settings.model.name in OWN
-        heap = traced["heap"] if own else HEAP_ZOO * traced["heap"] + _holes(traced["judged"])
+        heap = HEAP_OWN * traced["heap"] if own else HEAP_ZOO * traced["heap"] + _holes(traced["judged"])
         parts["allocator"] = max(0, int(heap) - sum(parts.values()))
         parts["code"] = (CODE_OWN if own else CODE_ZOO) + (CODE_DIGITS if settings.data.kind == "digits" else 0)
         parts["data"] = facts.decoded_bytes + ahead * batch * pixels
