@@ -22,6 +22,7 @@ from typing import Any
 from engine.errors import Failed, UsageError
 from engine.store.clock import timestamp
 from engine.store.files import read_json, write_json
+from engine.store.locks import holder
 from engine.store.workspace import Workspace
 
 MULTIRUN = "multirun"
@@ -186,7 +187,7 @@ def describe_run(folder: RunFolder) -> dict[str, Any]:
         if progress:
             entry["epoch"] = progress.get("epoch")
             entry["samples_per_s"] = progress.get("samples_per_s")
-        if not is_alive(manifest):
+        if not is_alive(manifest) and holder(folder.lock) is None:  # a clock that was set moves when it began
             entry["status"] = "lost"
             entry["error"] = f"its process (pid {manifest.get('pid')}) ended without a word"
     return entry

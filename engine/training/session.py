@@ -266,9 +266,11 @@ class Session:
 
     def _introduce(self, trainer: Trainer, chosen: ChosenDevice, precision: str, *, resumed: bool) -> None:
         task, training = trainer.task, self.settings.training
+        if ":" in self.manifest["task"]:  # its net is not one of the settings' groups
+            self.manifest["model"] = task.card()["architecture"]["name"]
         where = f"cycle {self.manifest['cycle']}" if self.manifest["cycle"] is not None else "no cycle"
         self.say(
-            f"run {self.folder.run}, {where}: {self.settings.model.name} ({self.manifest['parameters']:,} parameters)"
+            f"run {self.folder.run}, {where}: {self.manifest['model']} ({self.manifest['parameters']:,} parameters)"
             f" on {chosen.kind} ({chosen.name}), {precision}"
             + (f", {self.group.size} processes" if self.group.size > 1 else "")
         )

@@ -16,6 +16,7 @@ from typing import Any
 from engine.errors import Failed, UsageError
 from engine.store.clock import now, timestamp
 from engine.store.files import read_json, write_json
+from engine.store.locks import holder
 from engine.store.workspace import Workspace
 from engine.training.runs import FIELDS, RunFolder, describe_run, is_alive
 
@@ -145,7 +146,7 @@ def read_sweep(folder: SweepFolder) -> dict[str, Any]:
             entry = row(entry["n"], entry["overrides"], describe_run(folder.child(entry["n"])))
         rows.append(entry)
     state = record["state"]
-    if state == "running" and record.get("pid") and not is_alive(record):
+    if state == "running" and record.get("pid") and not is_alive(record) and holder(folder.lock) is None:
         state = "lost"
     ranked = rank(rows)
     best = next((entry for entry in ranked if entry["rank"] is not None), None)

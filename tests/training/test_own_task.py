@@ -29,6 +29,7 @@ def test_an_object_detector_trains(fit: Callable[..., Any], monkeypatch: pytest.
     assert (card["task"], card["classes"]) == (OWN, list(detector.SHAPES))
     assert load_medium(card, OWN).shape == (3, 64, 64)
     assert any("3 classes of objects" in line for line in lines)
+    assert any(": grid (" in line for line in lines), "the net is the task's, not the settings' model"
 
 
 def test_boxes_are_read_from_the_grid_and_judged_by_their_overlap() -> None:

@@ -16,9 +16,10 @@ import torch
 
 from engine.errors import Failed, Interrupted, UsageError
 from engine.store.events import read_events
+from engine.store.locks import hold
 from engine.store.workspace import Workspace
+from engine.training.runs import claim_run, list_runs, process_identity, read_metrics
 from engine.training.runs import find_run as find
-from engine.training.runs import list_runs, read_metrics
 from tests.training.conftest import SMALL
 
 WORDS = (*SMALL, "training.epochs=6", "training.ema_decay=0.9")
@@ -252,3 +253,12 @@ def test_a_run_that_is_going_on_is_busy(
     fit(*SMALL, "training.epochs=1")
     with hold(workspace.runs / "0001" / "run.lock", "train run 0001"):
         assert engine("train", "--resume", "1", "--json").code == 4
+
+
+def test_a_run_that_holds_its_lock_is_not_lost_when_the_clock_was_set(workspace: Workspace) -> None:
+    folder = claim_run(workspace)
+    identity = process_identity()
+    folder.write_manifest({"status": "running", **identity, "pid_started": identity["pid_started"] - 3600})
+    with hold(folder.lock, "train"):
+        assert list_runs(workspace)[0]["status"] == "running"
+    assert list_runs(workspace)[0]["status"] == "lost"
