@@ -158,27 +158,34 @@ class _Checker:
         self.digest, self.checked = hashlib.sha256(), 0
 
     def take(self, path: Path) -> np.ndarray | None:
+        """The motion of a file, or None where it cannot be used."""
         self.checked += 1
         shown = str(path.relative_to(self.root))
         try:
             content = path.read_bytes()
             motion = array_of(content)
         except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
-            return self._fault("corrupt", shown, " ".join(str(error).split())[:160] or type(error).__name__)
-        if motion.ndim != 2 or motion.shape[1] != (self.features or motion.shape[1]):
-            return self._fault("corrupt", shown, f"is {list(motion.shape)}, not [frames, {self.features}]")
-        if len(motion) < LEAST_FRAMES:
-            return self._fault("empty", shown, f"has {len(motion)} frames, at least {LEAST_FRAMES} are needed")
+            said = " ".join(str(error).split())[:160] or type(error).__name__
+            self.faults["corrupt"].append({"path": shown, "reason": said})
+            return None
         sha256 = hashlib.sha256(content).hexdigest()
-        if sha256 in self.seen:
-            return self._fault("duplicates", shown, f"is the same as {self.seen[sha256]}")
+        if fault := self._fault(motion, sha256):
+            kind, reason = fault
+            self.faults[kind].append({"path": shown, "reason": reason})
+            return None
         self.seen[sha256] = shown
         self.features = motion.shape[1]
         self.digest.update(f"{shown} {sha256}\n".encode())
         return motion
 
-    def _fault(self, kind: str, path: str, reason: str) -> None:
-        self.faults[kind].append({"path": path, "reason": reason})
+    def _fault(self, motion: np.ndarray, sha256: str) -> tuple[str, str] | None:
+        if motion.ndim != 2 or motion.shape[1] != (self.features or motion.shape[1]):
+            return "corrupt", f"is {list(motion.shape)}, not [frames, {self.features}]"
+        if len(motion) < LEAST_FRAMES:
+            return "empty", f"has {len(motion)} frames, at least {LEAST_FRAMES} are needed"
+        if sha256 in self.seen:
+            return "duplicates", f"is the same as {self.seen[sha256]}"
+        return None
 
 
 def _humanml(root: Path, val_fraction: float, progress: Callable[[int, int], None]) -> Clips:

@@ -164,7 +164,7 @@ class MotionTask:
         mask = (np.arange(shape.frames) < len(part)).astype(np.float32)
         noise = rng.standard_normal(x0.shape, np.float32)
         condition = np.zeros(shape.condition_width, np.float32) if condition is None else condition
-        return x0, mask, condition, np.int64(time), noise
+        return x0, mask, condition, np.array(time, np.int64), noise
 
     def _condition(self, clip: Clip, draw: int) -> np.ndarray | None:
         if self.shape.condition == "action" and clip.action >= 0:

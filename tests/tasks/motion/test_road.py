@@ -1,4 +1,4 @@
-"""A motion net from training over admission to sampling, and a published checkpoint taken over."""
+"""A motion net from training to sampling (its admission and export: tests/test_notebook.py), and a published one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import torch
 
 from engine.config import load_settings
 from engine.errors import UsageError
-from engine.release import convert
-from engine.release.admission_child import check_and_convert
 from engine.store.workspace import Workspace
 from engine.tasks.medium import InputError, Limits, whole
 from engine.tasks.motion.medium import MotionMedium
@@ -41,8 +39,8 @@ def fit(workspace: Workspace) -> Callable[..., Any]:
     return run
 
 
-def test_it_trains_is_admitted_and_samples(
-    fit: Callable[..., Any], deepmimic: Path, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_it_trains_and_samples(
+    fit: Callable[..., Any], deepmimic: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
     lines: list[str] = []
     result = fit(deepmimic, "training.epochs=3", "training.learning_rate=0.01", lines=lines)
@@ -50,15 +48,7 @@ def test_it_trains_is_admitted_and_samples(
     assert 0 <= result["best"]["accuracy"] <= 1
     assert any("2 actions" in line for line in lines)
 
-    monkeypatch.setattr(convert, "_exported", None)  # calling it fails, so that the quick exporter is taken
-    job = {"checkpoint": result["checkpoint"], "task": "images", "expect_classes": None, "expect_task": None}
     settings = load_settings(None, workspace.root).settings
-    from engine.release.card import card_terms
-
-    facts = check_and_convert({**card_terms(settings), **job}, tmp_path)
-    assert (facts["task"], facts["classes"]) == ("motion", ["dance", "walk"])
-    assert facts["output"]["shape"] == [-1, 12, 44]
-
     loaded = load_for_inference(workspace, settings, str(result["checkpoint"]))
     wanted = Wanted(steps=5, count=2, frames=9, action="walk", guidance=2.0)
     motions, said = sample_motions(loaded, wanted)
