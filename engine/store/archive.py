@@ -28,7 +28,9 @@ from engine.store.schema import VERSION, version
 from engine.store.workspace import Workspace
 
 MANIFEST = "understudy-workspace.json"
-_LEFT_OUT = frozenset(["runs", "multirun", "incoming", "logs", "locks", "data", "checkpoints", "go", "damaged", "cache", "mlflow"])
+_LEFT_OUT = frozenset(
+    ["runs", "multirun", "incoming", "logs", "locks", "data", "checkpoints", "go", "damaged", "cache", "mlflow"]
+)
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
