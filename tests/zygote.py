@@ -53,7 +53,7 @@ class Mother:
         Raises:
             TimeoutError: it took longer.
         """
-        order = {"words": words, "folder": str(folder), "env": env, "cwd": str(cwd)}
+        order = {"words": [str(word) for word in words], "folder": str(folder), "env": env, "cwd": str(cwd)}
         self._socket.settimeout(timeout)
         self._socket.sendall(json.dumps(order).encode() + b"\n")
         return int(self._answers.readline())

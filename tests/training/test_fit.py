@@ -30,7 +30,7 @@ def line(
 ) -> dict[str, int]:
     """A net whose step takes 1 GiB a sample at 32 px, by area at others."""
     step = int(batch * GIB * (_settings.data.img_size / 32) ** 2)
-    return {"batch": batch, "weights": 0, "buffers": 0, "learning": 0, "live": step, "judged": 0, "heap": step}
+    return {"batch": batch, "weights": 0, "buffers": 0, "learning": 0, "live": step, "judged": 0, "heap": 0}
 
 
 def asked(settings: Settings, available_gib: float, tracer: fit.Tracer = line) -> fit.Forecast:
