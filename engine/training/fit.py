@@ -182,8 +182,8 @@ def _automatic(
     settings: Settings, facts: Facts, device: str, precision: str, available: int, tracer: Tracer
 ) -> int:
     """The biggest sensible batch: a power of two that fits, at most 64 on a CPU and 256 on a GPU, and small
-    enough that an epoch has twenty steps."""
-    most = min(64 if device == "cpu" else 256, max(2, facts.samples // 20))
+    enough that an epoch has twenty steps; but eight where there are so many, for batch norms learn little of fewer."""
+    most = min(64 if device == "cpu" else 256, max(8, facts.samples // 20), max(2, facts.samples))
     biggest = _biggest(_with(settings, batch_size=16), facts, device, precision, available, tracer) or 1
     size = 1
     while size * 2 <= min(most, biggest):
