@@ -280,8 +280,38 @@ class Console(Section):
     mouse: bool = True
 
 
+class Price(Section):
+    """One GPU of one provider, as a person would write it down."""
+
+    provider: str
+    gpu: str
+    memory_gb: Annotated[float, Field(gt=0)]  # of the GPU, or of all of them together
+    hourly_usd: Annotated[float, Field(ge=0)]
+    spot_usd: Annotated[float, Field(ge=0)] | None = None  # None: not offered
+    speedup: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None  # None: as the GPU's other rows
+    at: str  # the day of these prices, YYYY-MM-DD
+    source: str = "config"
+
+
+class CloudSsh(Section):
+    hourly_usd: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Cloud(Section):
-    provider: str | None = None
+    provider: Literal["skypilot", "ssh"] | None = None
+    skypilot: str = "sky"  # the command, in an environment of its own
+    infra: str | None = None  # SkyPilot's word for cloud, region, zone; None: wherever it is cheapest
+    budget_usd: Annotated[float, Field(gt=0)] | None = None
+    max_hourly_usd: Annotated[float, Field(gt=0)] | None = None
+    idle_minutes: Annotated[int, Field(ge=1)] = 10
+    reserve_minutes: Annotated[float, Field(ge=1)] = 5.0
+    poll_s: Annotated[float, Field(ge=5)] = 60.0
+    relaunches: Annotated[int, Field(ge=0)] = 20
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    prices: list[Price] = []  # besides, or instead of, those of engine/cloud/prices.toml
+    price_days: Annotated[float, Field(gt=0)] = 30.0
+    cpu_hourly_usd: Annotated[float, Field(ge=0)] = 0.15
+    ssh: CloudSsh = CloudSsh()
 
 
 class Settings(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,11 +14,10 @@ from engine.config import Settings
 from engine.tasks.images.augment import augment, mix, recipe_of
 from engine.tasks.images.batches import train_batches, val_batches
 from engine.tasks.images.data import DataSet, load_data
+from engine.tasks.images.length import DIGITS_EPOCHS, default_epochs
 from engine.tasks.images.metrics import Tally
 from engine.tasks.images.models import build_model
 from engine.tasks.images.zoo import check_side
-
-DIGITS_EPOCHS = 12  # measured: validation accuracy is flat from the eighth on
 
 
 def load_task(settings: Settings, on_progress: Callable[[int, int], None] | None = None) -> ImageTask:
@@ -31,11 +29,6 @@ def load_task(settings: Settings, on_progress: Callable[[int, int], None] | None
     cache = settings.workspace / "cache" / "images"
     data = load_data(settings.data, settings.training.seed, cache=cache, on_progress=on_progress)
     return ImageTask(settings, data)
-
-
-def default_epochs(images: int) -> int:
-    """Passes over a training part of this size where the settings name none: 120 for few, 20 for many."""
-    return min(120, max(20, round(3000 / math.sqrt(images))))
 
 
 def _balanced_weights(labels: np.ndarray, classes: int) -> Tensor:
