@@ -294,6 +294,17 @@ class Price(Section):
 
 
 class CloudSsh(Section):
+    address: str | None = None
+    user: str | None = None
+    port: Port = 22
+    key: Path | None = None
+    known_hosts: Path | None = None
+    root: str = "understudy"  # below the account's home, or absolute
+    python: str | None = None  # None: an environment is made there by `setup`
+    setup: str | None = None  # None: a venv with the uploaded project
+    files: Strings | None = None  # None: what git tracks
+    grace_s: Annotated[float, Field(gt=0)] = 60.0
+    timeout_s: Annotated[float, Field(gt=0)] = 20.0
     hourly_usd: Annotated[float, Field(ge=0)] = 0.0
 
 
