@@ -36,6 +36,9 @@ class Made:
     missing: tuple[str, ...] = ()
 
 
+Hands = Callable[[Path, list[Plan], Inventory, Said], list[Made]]
+
+
 def parse(
     paths: Sequence[str | Path],
     folder: Path,
@@ -45,6 +48,7 @@ def parse(
     games: int | None = None,
     workers: int | None = None,
     say: Said = lambda line: None,
+    hands: Hands | None = None,
 ) -> dict[str, Any]:
     """Make every shard that is still missing; other workers on the folder share the work.
 
@@ -52,6 +56,7 @@ def parse(
         paths: folders, SGF files and archives; none: only go on with what is planned and lies there no more.
         games: plan at most so many in all.
         workers: processes; None is one a core.
+        hands: who makes what is left instead of them: other computers.
 
     Returns:
         The contract's object of `go parse`.
@@ -70,9 +75,12 @@ def parse(
             raise UsageError("no game was found", "name folders, .sgf files or archives of games")
         plans = extend(folder, found, filters, games_per_shard, games)
         total = sum(len(plan.shards) for plan in plans)
-        left = sum(not _done(folder, shard) for plan in plans for shard in plan.shards)
+        left = sum(not is_made(folder, shard) for plan in plans for shard in plan.shards)
         say(f"{len(found.games):,} games in {found.files:,} files; {total - left} of {total} shards are made")
-        made = _all_hands(folder, plans, found, max(1, min(workers or os.cpu_count() or 1, left)), say)
+        if hands and left:
+            made = hands(folder, plans, found, say)
+        else:
+            made = _all_hands(folder, plans, found, max(1, min(workers or os.cpu_count() or 1, left)), say)
     missing = sorted({name for one in made for name in one.missing})
     if missing:
         say(f"{len(missing)} planned games are not among these paths (the first: {missing[0]}); their shards wait")
@@ -81,7 +89,7 @@ def parse(
     return {
         **summary(folder, found.skipped),
         "parsed": parsed,
-        "waiting": sum(not _done(folder, shard) for plan in plans for shard in plan.shards),
+        "waiting": sum(not is_made(folder, shard) for plan in plans for shard in plan.shards),
         "games_per_s": round(parsed / seconds, 1) if parsed else None,
         "seconds_s": round(seconds, 3),
     }
@@ -126,7 +134,7 @@ def work(
             (shard, plan.filters)
             for plan in plans
             for shard in plan.shards
-            if shard.number not in missing and not _done(folder, shard)
+            if shard.number not in missing and not is_made(folder, shard)
         ]
         if not left:
             break
@@ -138,8 +146,8 @@ def work(
             if absent is not None:
                 missing[shard.number] = absent
                 continue
-            with claims.claim(_name(shard)) as mine:
-                if not mine or _done(folder, shard):
+            with claims.claim(shard_name(shard)) as mine:
+                if not mine or is_made(folder, shard):
                     continue
                 kept = _make(folder, shard, filters, found)
             progressed = True
@@ -181,12 +189,22 @@ def reset(folder: Path) -> int:
 
 
 def _make(folder: Path, shard: Planned, filters: Filters, found: Inventory) -> int:
+    note, content = shard_of(shard, filters, found.text)
+    return write_shard(folder, shard, note, content)
+
+
+def shard_of(shard: Planned, filters: Filters, text: Callable[[str], bytes]) -> tuple[dict[str, Any], bytes]:
+    """A shard's note and file, from the texts of its games by their digests; nothing is written.
+
+    Raises:
+        Failed: a text has changed since it was planned.
+    """
     records: list[Record] = []
     skipped: list[dict[str, str]] = []
     digests: dict[bytes, str] = {}
     for digest, name in shard.games:
         try:
-            record = read_record(found.text(digest))
+            record = read_record(text(digest))
         except (BadRecord, OSError) as error:
             skipped.append({"path": name, "reason": str(error)})
             continue
@@ -203,16 +221,22 @@ def _make(folder: Path, shard: Planned, filters: Filters, found: Inventory) -> i
         digests[record.digest] = name
         records.append(record)
     note = {"games": len(records), "positions": sum(record.positions for record in records), "skipped": skipped}
-    atomic_write(folder / f"{_name(shard)}.json", json.dumps(note, indent=1, ensure_ascii=False) + "\n")
-    create_once(folder / NAME.format(shard.number), shard_bytes(records))
-    return len(records)
+    return note, shard_bytes(records)
 
 
-def _name(shard: Planned) -> str:
+def write_shard(folder: Path, shard: Planned, note: dict[str, Any], content: bytes) -> int:
+    """Put a shard where all see it, its note first; how many games it holds."""
+    atomic_write(folder / f"{shard_name(shard)}.json", json.dumps(note, indent=1, ensure_ascii=False) + "\n")
+    create_once(folder / NAME.format(shard.number), content)
+    return int(note["games"])
+
+
+def shard_name(shard: Planned) -> str:
+    """What it is called without an ending, and its claim by."""
     return NAME.format(shard.number).removesuffix(".npz")
 
 
-def _done(folder: Path, shard: Planned) -> bool:
+def is_made(folder: Path, shard: Planned) -> bool:
     return (folder / NAME.format(shard.number)).exists()
 
 
