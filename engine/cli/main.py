@@ -14,6 +14,7 @@ from engine import __version__
 from engine.cli.group import VerbGroup
 from engine.config import mask
 from engine.errors import Interrupted, UnderstudyError, UsageError
+from engine.store import logjson
 
 VERBS: dict[str, tuple[str, str]] = {
     # verb: (module below engine.cli, one line of help)
@@ -38,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "ensemble": ("ensemble", "Soft voting of several checkpoints, beside each alone."),
     "go": ("go", "The Go policy network: parse games, train, play."),
     "motion": ("motion", "Motion diffusion: take over a published net, sample motions."),
+    "cloud": ("cloud", "Rented GPUs and your own server: plan, launch, cost, end."),
     "documents": ("documents", "Draw a synthetic document set to try a recipe on."),
     "sync": ("sync", "Look at the source; take a changed checkpoint to TO-BE."),
     "cron": ("cron", "The schedule of sync in the crontab."),
@@ -107,10 +109,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _report(error: UnderstudyError, as_json: bool, arguments: list[str]) -> int:
-    if "--debug" in arguments:
+    if "--debug" in arguments and not logjson.begun():
         sys.stderr.write(mask("".join(traceback.format_exception(error))))
     if as_json:
         sys.stdout.write(mask(json.dumps(error.as_json(), ensure_ascii=False)) + "\n")
         sys.stdout.flush()
-    sys.stderr.write(mask(f"{'refused' if error.exit_code == 3 else 'error'}: {error}") + "\n")
+    sentence = f"{'refused' if error.exit_code == 3 else 'error'}: {error}"
+    cause = error if "--debug" in arguments else None
+    if not logjson.error(sentence, kind=error.kind, hint=error.hint, cause=cause):
+        sys.stderr.write(mask(sentence) + "\n")
     return error.exit_code

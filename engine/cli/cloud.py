@@ -1,0 +1,113 @@
+"""`cloud`: rented GPUs and one's own server. What a run costs where, launching it, its cost, its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from engine.cli.group import VerbGroup
+from engine.cli.verb import Session, Verb, table
+from engine.errors import UsageError
+
+cloud = VerbGroup(
+    {
+        "plan": ("cloud", "What this training would cost where, the cheapest that fits first."),
+        "launch": ("cloud_machines", "Rent a machine, train there, and end it with its budget."),
+        "status": ("cloud_machines", "The machines: state, GPU use, cost, time and budget left."),
+        "cost": ("cloud_machines", "What every machine has cost, to the second."),
+        "logs": ("cloud_machines", "The training's words on a machine."),
+        "stop": ("cloud_machines", "Stop the training there, so that it can go on; the machine stays."),
+        "down": ("cloud_machines", "Give a machine back, and make sure that it is gone."),
+        "guard": ("cloud_machines", "Look after a machine until it is gone (launch starts it)."),
+    },
+    prefix="cloud_",
+    name="cloud",
+    help="Rented GPUs and your own GPU server.",
+)
+
+
+@click.command(cls=Verb)
+@click.option(
+    "--trace", is_flag=True, help="Have fit trace the net first, so that its memory is known (some seconds)."
+)
+@click.option("--refresh", is_flag=True, help="Fetch today's prices from SkyPilot's catalogue first.")
+@click.option("--samples-per-s", type=click.FloatRange(min=0, min_open=True), metavar="N",
+              help="This machine's training rate, where no run has measured it (see: bench devices).")  # fmt: skip
+def cloud_plan(session: Session, trace: bool, refresh: bool, samples_per_s: float | None) -> None:
+    """What the training of these settings costs where: hours, dollars, memory. Nothing is rented."""
+    from engine.cloud.plan import Rate, make_plan
+
+    if refresh:
+        from engine.cloud.sky import refresh_prices
+
+        count = refresh_prices(session.settings, session.workspace)
+        session.say(f"{count} prices of today from SkyPilot's catalogue")
+    if trace:
+        _trace(session)
+    rate = Rate(samples_per_s, "cpu", "the command line") if samples_per_s else None
+    session.emit(make_plan(session.settings, session.workspace, rate).as_json(), _plan_text)
+
+
+def _trace(session: Session) -> None:
+    from engine.cloud.plan import trace
+
+    if session.settings.task != "images":
+        raise UsageError(f"fit forecasts images, not the task {session.settings.task}", "leave --trace out")
+    trace(session.settings, session.workspace)
+
+
+def _plan_text(value: dict[str, Any]) -> str:
+    rate, need = value["rate"], value["need_bytes"]
+    head = f"{value['samples']:,} samples, {value['epochs']} epochs"
+    head += (
+        f"; {rate['per_s']:,.0f} samples/s on {rate['gpu'] or rate['device']} ({rate['source']})" if rate else ""
+    )
+    head += f"; {need / 1e9:.1f} GB of a GPU's memory" if need else ""
+    rows = [_row(option) for option in value["options"]]
+    lines = [
+        head,
+        "",
+        table(rows, ("", "provider", "GPU", "GB", "$/h", "spot", "hours", "total $", "spot total", "")),
+    ]
+    lines += ["", f"advice: {value['advice']}"]
+    if rate is None:
+        lines.append("hours are unknown: train a little here first, or give --samples-per-s (see: bench devices)")
+    if need is None:
+        lines.append("memory is unknown: --trace has fit look (some seconds)")
+    if old := [option for option in value["options"] if option["price_age_days"] > 30]:
+        lines.append(
+            f"{len(old)} prices are older than 30 days ({old[0]['price_at']}); fetch today's with: cloud plan --refresh"
+        )
+    return "\n".join(lines)
+
+
+def _row(option: dict[str, Any]) -> tuple[str, ...]:
+    hours, total = option["hours_range"], option["total_range"]
+    cells = (
+        "no"
+        if option["fits"] is False
+        else "yes"
+        if option["fits"]
+        else "?"
+        if option["provider"] != "here"
+        else "",
+        option["provider"],
+        option["gpu"],
+        f"{option['memory_gb']:.0f}" if option["memory_gb"] else "–",
+        f"{option['hourly_usd']:.2f}",
+        f"{option['spot_usd']:.2f}" if option["spot_usd"] is not None else "–",
+        _span(hours, 1),
+        _span(total, 2),
+        f"{option['spot_total_usd']:.2f}" if option["spot_total_usd"] is not None else "–",
+    )
+    if option["fits"] is False:  # crossed out, also for a terminal that draws no strikes
+        cells = (cells[0], *("".join(f"{letter}\u0336" for letter in cell) for cell in cells[1:]))
+    return (*cells, option["reason"] or "")
+
+
+def _span(ends: tuple[float, float] | None, digits: int) -> str:
+    if ends is None:
+        return "–"
+    least, greatest = (f"{end:.{digits}f}" for end in ends)
+    return least if least == greatest else f"{least}–{greatest}"
