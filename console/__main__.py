@@ -30,6 +30,7 @@ def _run(arguments: list[str]) -> int:
     from console.options import parse
 
     options = parse(arguments)
+    os.environ["UNDERSTUDY_LOG_FORMAT"] = "text"  # the words of its commands are shown to a person
     from console.feed import LiveFeed
     from console.replay import Replay
 

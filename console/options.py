@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.environments import pick
 from engine.errors import UsageError, nearest
 
 KEYS = ("theme", "language", "keymap", "mouse")
@@ -21,6 +22,7 @@ class Options:
     """How the console was started; `settings` are the `[console]` table's, the line's over the file's."""
 
     config: str | None = None
+    environment: str | None = None
     workspace: str | None = None
     readonly: bool = False
     plain: bool = False
@@ -45,10 +47,12 @@ class Options:
         return Path(named).expanduser() if named else None
 
     def engine(self, *words: str) -> list[str]:
-        """The command line of an engine command on the same config and workspace."""
+        """The command line of an engine command on the same config, environment and workspace."""
         command = [sys.executable, "-m", "engine"]
         if self.config:
             command += ["--config", self.config]
+        if self.environment:
+            command += ["--environment", self.environment]
         if self.workspace:
             command += ["--workspace", self.workspace]
         return [*command, *words, *self.overrides]
@@ -62,6 +66,7 @@ def parse(arguments: list[str]) -> Options:
     """
     parser = argparse.ArgumentParser(prog="python -m console", description="Understudy's operator console.")
     parser.add_argument("--config", metavar="FILE", help="the config file (default: the project's config.toml)")
+    parser.add_argument("--environment", metavar="NAME", help="lay the config's [environments.NAME] over it")
     parser.add_argument("--workspace", metavar="DIR", help="the folder that holds this host's state")
     parser.add_argument("--readonly", action="store_true", help="show everything, change nothing")
     parser.add_argument(
@@ -81,10 +86,11 @@ def parse(arguments: list[str]) -> Options:
     if found.speed <= 0:
         raise UsageError(f"--speed must be above 0, not {found.speed:g}", "try --speed 10")
     config = found.config or os.environ.get("UNDERSTUDY_CONFIG") or None
-    settings = _settings(config, found.overrides)
+    environment, settings = _settings(config, found.environment, found.overrides)
     encoding = (sys.stdout.encoding or "utf-8").lower().replace("-", "")
     return Options(
         config=config,
+        environment=environment or None,
         workspace=found.workspace,
         readonly=found.readonly,
         plain=found.plain or os.environ.get("TERM") == "dumb",
@@ -97,21 +103,25 @@ def parse(arguments: list[str]) -> Options:
     )
 
 
-def _settings(config: str | None, overrides: list[str]) -> dict[str, str]:
+def _settings(config: str | None, environment: str | None, overrides: list[str]) -> tuple[str, dict[str, str]]:
+    """The chosen environment, and the `[console]` table with what the environment and the command line change."""
     path = Path(config).expanduser() if config else Path(__file__).resolve().parents[1] / "config.toml"
-    table: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     if config or path.is_file():
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8")).get("console", {})
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UsageError(f"no config file at {path}", "check --config or UNDERSTUDY_CONFIG") from None
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the config file {path} ({error})", "check its rights") from None
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path} is not valid TOML: {error}", "mend the line named") from None
-    if not isinstance(table, dict):
-        raise UsageError("'console' in the config must be a table", "write [console]")
-    settings = {key: str(value) for key, value in table.items()}
+    environment, overlay = pick(document.get("environments", {}), environment)
+    settings: dict[str, str] = {}
+    for table in (document.get("console", {}), overlay.get("console", {})):
+        if not isinstance(table, dict):
+            raise UsageError("'console' in the config must be a table", "write [console]")
+        settings |= {key: str(value) for key, value in table.items()}
     if settings.get("keymap"):
         settings["keymap"] = str(path.resolve().parent / Path(settings["keymap"]).expanduser())
     for word in overrides:
@@ -125,4 +135,4 @@ def _settings(config: str | None, overrides: list[str]) -> dict[str, str]:
         raise UsageError(f"unknown language '{settings['language']}'", "known: en, ko", kind="bad_value")
     if settings.get("mouse", "true").lower() not in TRUTH:
         raise UsageError(f"console.mouse is '{settings['mouse']}'", "true or false", kind="bad_value")
-    return settings
+    return environment, settings

@@ -24,6 +24,8 @@ SECRETS = (
     "WEBHOOK_SECRET",
 )  # fmt: skip
 
+VARIABLES = ("UNDERSTUDY_CONFIG", "UNDERSTUDY_WORKSPACE", "UNDERSTUDY_ENVIRONMENT", "UNDERSTUDY_LOG_FORMAT")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -78,7 +80,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*SECRETS, "UNDERSTUDY_CONFIG", "UNDERSTUDY_WORKSPACE", "SSH_CONNECTION"):
+    for name in (*SECRETS, *VARIABLES, "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -75,9 +75,7 @@ def cron_schedule(minutes: float) -> str:
 
 
 def _command(session: Session) -> str:
-    words = [sys.executable, "-m", "engine"]
-    if session.loaded.path:
-        words += ["--config", str(session.loaded.path.absolute())]
+    words = [sys.executable, "-m", "engine", *session.loaded.options]
     words += ["--workspace", str(session.workspace.root), "sync", "--json", *portable_overrides(session.loaded)]
     log = session.workspace.logs / "sync.log"
     command = f"cd {shlex.quote(str(PROJECT))} && {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"

@@ -226,8 +226,8 @@ def _is_free(host: str, port: int) -> bool:
 def _quiet_environment() -> dict[str, str]:
     """The demo's children post no messages and see no other workspace or config."""
     silent = {"DISCORD_WEBHOOK_URL": "", "TELEGRAM_BOT_TOKEN": "", "TELEGRAM_CHAT_ID": ""}
-    kept = {k: v for k, v in os.environ.items() if k not in ("UNDERSTUDY_CONFIG", "UNDERSTUDY_WORKSPACE")}
-    return kept | silent
+    ours = ("UNDERSTUDY_CONFIG", "UNDERSTUDY_WORKSPACE", "UNDERSTUDY_ENVIRONMENT")
+    return {name: value for name, value in os.environ.items() if name not in ours} | silent
 
 
 def _closing(ok: bool, stages: list[dict[str, Any]], workspace: Workspace) -> str:

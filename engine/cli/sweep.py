@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -9,12 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from engine.cli.sweep_table import sweep_table
 from engine.cli.verb import Session
-from engine.config import Loaded, Settings, load_settings
+from engine.config import Settings, load_settings
 from engine.config.load import GROUPS, known_models, portable_overrides
 from engine.devices.nvml import Nvml
 from engine.errors import Failed, Interrupted, UsageError, nearest
@@ -50,16 +51,35 @@ def run_sweep(
     with hold(folder.lock, f"sweep {folder.sweep}"), stop_requests() as stop:
         session.log_to(folder.log, max_bytes=0)
         began = time.monotonic()
-        spots = runner.places(settings, count_gpus, jobs)
-        session.say(f"sweep {folder.sweep}: {len(settings)} runs, {_pace(spots)}; in {folder.root}")
 
-        def start(child: RunFolder, place: runner.Place) -> subprocess.Popen[bytes]:
-            words = ["train", "--resume", child.run, "--tied", *(["--strict"] if strict else []), *arguments]
-            return runner.start_child([*_engine(session), *words], child, place)
+        def words(child: RunFolder) -> list[str]:
+            train = ["train", "--resume", child.run, "--tied", *(["--strict"] if strict else [])]
+            return [*_options(session), *train, *arguments]
 
-        runner.Sweep(folder, spots, start, session.say, stop, again=again).run()
+        with _hands(session, settings, jobs, words) as (spots, start):
+            session.say(f"sweep {folder.sweep}: {len(settings)} runs, {_pace(spots)}; in {folder.root}")
+            runner.Sweep(folder, spots, start, session.say, stop, again=again).run()
         result = _result(folder, time.monotonic() - began)
     _finish(session, result, str(stop.asked) if stop else None)
+
+
+@contextlib.contextmanager
+def _hands(
+    session: Session, settings: Sequence[Settings], jobs: int | None, words: Callable[[RunFolder], list[str]]
+) -> Iterator[tuple[Sequence[runner.Place], Callable[[RunFolder, runner.Place], runner.Process]]]:
+    """The places for the runs, and what starts one in a place: a child of ours, or a task of the cluster."""
+    wanted = session.settings.cluster
+    if wanted.address:
+        from engine.cluster import joining, runs
+
+        with joining.join(wanted.address, session.say) as cluster:
+            share, spots = runs.places(cluster, settings, wanted.cpus, jobs)
+            yield spots, runs.starter(cluster, share, wanted.retries, words)
+        return
+    yield (
+        runner.places(settings, count_gpus, jobs),
+        lambda child, place: runner.start_child([sys.executable, "-m", "engine", *words(child)], child, place),
+    )
 
 
 def stop_sweep(session: Session, name: str) -> None:
@@ -102,7 +122,7 @@ def count_gpus() -> int:
 def _new(session: Session) -> tuple[SweepFolder, list[Settings], list[str]]:
     """A new sweep's folder, made only after every run of the grid has been checked."""
     cells = expand(session.overrides)
-    loaded = check(cells, lambda words: load_settings(session.config, None, words))
+    loaded = check(cells, lambda words: load_settings(session.config, None, words, session.environment))
     session.overrides = list(cells[0].words)
     settings = [one.settings for one in loaded]
     _look_at_data(settings)
@@ -139,7 +159,7 @@ def _resumed(session: Session, name: str) -> tuple[SweepFolder, list[Settings], 
 
 def _of_the_run(word: str) -> bool:
     key = word.partition("=")[0]
-    return key in GROUPS or key.partition(".")[0] in (*SECTIONS, "defaults", "checkpoints")
+    return key in GROUPS or key.partition(".")[0] in (*SECTIONS, "defaults", "checkpoints", "cluster")
 
 
 def _look_at_data(settings: Sequence[Settings]) -> None:
@@ -164,19 +184,18 @@ def _look_at_models(settings: Sequence[Settings]) -> None:
                 )
 
 
-def _engine(session: Session) -> list[str]:
-    """The command line of an engine child without this command's overrides."""
-    loaded: Loaded = session.loaded
-    config = ["--config", str(loaded.path.absolute())] if loaded.path else []
-    return [sys.executable, "-m", "engine", "--workspace", str(session.settings.workspace), *config]
+def _options(session: Session) -> list[str]:
+    """What an engine child is told before its verb: this command's options without its overrides."""
+    return ["--workspace", str(session.settings.workspace), *session.loaded.options]
 
 
 def _detach(session: Session, folder: SweepFolder, jobs: int | None, *, again: bool, strict: bool) -> None:
     words = ["train", "--multirun", "--resume", folder.sweep, *(["--jobs", str(jobs)] if jobs else [])]
     words += [*(["--again"] if again else []), *(["--strict"] if strict else [])]
+    words += [word for word in session.overrides if word.startswith("cluster.")]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(
-            [*_engine(session), *words],
+            [sys.executable, "-m", "engine", *_options(session), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,

@@ -17,6 +17,7 @@ import click
 from engine.config import Loaded, Settings, load_settings, mask
 from engine.config.load import OVERRIDE, portable_overrides
 from engine.errors import UnderstudyError, UsageError
+from engine.store import logjson
 from engine.store.logfile import MAX_BYTES, LogFile, is_open_on
 from engine.store.schema import ensure
 from engine.store.workspace import Workspace
@@ -30,6 +31,7 @@ class Session:
     """One call of the command line: its settings, and where its words go."""
 
     config: str | None = None
+    environment: str | None = None
     overrides: list[str] = field(default_factory=list)
     json: bool = False
     debug: bool = False
@@ -37,7 +39,9 @@ class Session:
 
     @cached_property
     def loaded(self) -> Loaded:
-        return load_settings(self.config, None, self.overrides)
+        loaded = load_settings(self.config, None, self.overrides, self.environment)
+        logjson.begin(loaded.settings.logging.format)
+        return loaded
 
     @property
     def settings(self) -> Settings:
@@ -77,10 +81,13 @@ class Session:
             self.log = log
 
     def say(self, line: str) -> None:
-        """Progress for people: standard output, or standard error where that carries JSON."""
-        stream = sys.stderr if self.json else sys.stdout
-        stream.write(mask(line) + "\n")
-        stream.flush()
+        """Progress for people: standard output, or standard error where that carries JSON; a record with JSON logs."""
+        if logjson.begun():
+            logjson.say(line)
+        else:
+            stream = sys.stderr if self.json else sys.stdout
+            stream.write(mask(line) + "\n")
+            stream.flush()
         if self.log:
             self.log.line(line)
 
@@ -101,16 +108,15 @@ class Session:
             start_apart(self.engine_command("trackers", "register"))
 
     def engine_command(self, *words: str) -> list[str]:
-        """The command line of an engine child with this session's config, workspace and overrides."""
+        """The command line of an engine child with this session's config, environment, workspace and overrides."""
         command = [sys.executable, "-m", "engine", "--workspace", str(self.settings.workspace)]
-        if self.loaded.path:
-            command += ["--config", str(self.loaded.path.absolute())]
-        return [*command, *words, *portable_overrides(self.loaded)]
+        return [*command, *self.loaded.options, *words, *portable_overrides(self.loaded)]
 
 
 COMMON = (
     click.Option(["--config"], metavar="FILE", help="The config file (default: the project's config.toml)."),
     click.Option(["--workspace"], metavar="DIR", help="The folder that holds this host's state."),
+    click.Option(["--environment"], metavar="NAME", help="Lay the config's [environments.NAME] over it."),
     click.Option(["--device"], metavar="NAME", help="auto, cuda, mps, cpu or xpu (same as device.prefer=NAME)."),
     click.Option(["--json", "as_json"], is_flag=True, help="Print exactly one JSON object on standard output."),
     click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
@@ -208,6 +214,8 @@ def take_common(session: Session, params: dict[str, Any]) -> None:
     """Move the common options out of `params` into the session; those of `as_settings` are overrides by now."""
     if config := params.pop("config"):
         session.config = config
+    if (environment := params.pop("environment")) is not None:
+        session.environment = environment
     for name in _AS_SETTING:
         params.pop(name.removeprefix("--"))
     session.json = params.pop("as_json") or session.json

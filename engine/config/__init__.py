@@ -2,6 +2,6 @@
 
 from engine.config.load import Loaded, known_keys, load_settings
 from engine.config.schema import Settings
-from engine.config.secrets import mask, secret
+from engine.config.secrets import mask, reference, secret, whence
 
-__all__ = ["Loaded", "Settings", "known_keys", "load_settings", "mask", "secret"]
+__all__ = ["Loaded", "Settings", "known_keys", "load_settings", "mask", "reference", "secret", "whence"]

@@ -1,7 +1,8 @@
-"""Reading and merging the settings: built-in defaults, groups, `config.toml`, the command line.
+"""Reading and merging the settings: built-in defaults, groups, `config.toml`, an environment, the command line.
 
 Later layers win: schema defaults < built-in group < the file's group body < the file's sections <
-command line. Every merged key remembers the layer it came from.
+its [environments.NAME] < the variables UNDERSTUDY_WORKSPACE and UNDERSTUDY_LOG_FORMAT < command line. Every merged
+key remembers the layer it came from.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 import tomli
 from pydantic import BaseModel, ValidationError
 
-from engine.config.schema import Settings
-from engine.config.secrets import look_beside
+from engine.config.schema import Defaults, Settings
+from engine.config.secrets import look_beside, refer
+from engine.environments import pick
 from engine.errors import UsageError, nearest
 
 GROUPS = ("data", "model", "training")
@@ -38,6 +40,7 @@ _LOCAL_PATHS = (
     "go.shards",
     "console.keymap",
 )
+_LINE = "command line"
 _YES_OR_NO = frozenset(("true", "false", "yes", "no", "on", "off", "1", "0"))  # model.pretrained is one, or a path
 
 
@@ -49,6 +52,14 @@ class Loaded:
     origins: dict[str, str]
     path: Path | None
     arguments: tuple[str, ...] = ()
+    environment: str = ""
+    environments: tuple[str, ...] = ()  # those of the file
+
+    @property
+    def options(self) -> list[str]:
+        """What names file and environment on the command line of a child."""
+        file = ["--config", str(self.path.absolute())] if self.path else []
+        return [*file, *(["--environment", self.environment] if self.environment else [])]
 
 
 def project_config() -> Path | None:
@@ -58,7 +69,10 @@ def project_config() -> Path | None:
 
 
 def load_settings(
-    config: str | Path | None = None, workspace: str | Path | None = None, overrides: Iterable[str] = ()
+    config: str | Path | None = None,
+    workspace: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    environment: str | None = None,
 ) -> Loaded:
     """Merge all layers into checked settings.
 
@@ -66,9 +80,10 @@ def load_settings(
         config: a TOML file; None takes UNDERSTUDY_CONFIG, else the project's config.toml.
         workspace: the workspace folder; None takes UNDERSTUDY_WORKSPACE, else the file's.
         overrides: `section.key=value` or `data|model|training=GROUP`, later ones win.
+        environment: the file's [environments.NAME] to lay over it; None takes UNDERSTUDY_ENVIRONMENT, else none.
 
     Raises:
-        UsageError: unreadable file, unknown key or group (the nearest is named), or a bad value.
+        UsageError: unreadable file, unknown key, group or environment (the nearest is named), or a bad value.
     """
     config = config or os.environ.get("UNDERSTUDY_CONFIG") or project_config()
     path = Path(config).expanduser() if config else None
@@ -79,56 +94,65 @@ def load_settings(
     origins: dict[str, str] = {}
     merged: dict[str, Any] = {}
 
-    file_groups = document.pop("groups", {})
-    groups = _groups(file_groups)
-    file_layer = _resolve_paths(document, path.resolve().parent if path else Path.cwd())
+    groups = _groups(document.pop("groups", {}))
+    tables = document.pop("environments", {})
+    environment, overlay = pick(tables, environment)
+    for name, table in tables.items():
+        _refuse_unknown(table, f" in [environments.{name}]")
+    base = path.resolve().parent if path else Path.cwd()
     line_choices, line_layer = _parse_overrides(overrides)
-    line_layer = _resolve_paths(line_layer, Path.cwd())
+    layers = (
+        (str(path), _resolve_paths(document, base)),
+        (f"{path} [environments.{environment}]", _resolve_paths(overlay, base)),
+        (_LINE, _resolve_paths(line_layer, Path.cwd())),
+    )
 
-    choices = {name: Settings().defaults.model_dump()[name] for name in GROUPS}
-    file_defaults = document.get("defaults", {})
-    if not isinstance(file_defaults, Mapping):
-        raise UsageError("'defaults' in the config must be a table", 'write [defaults] and data = "..." below it')
-    for name in GROUPS:
-        for source, layer in (
-            (str(path), file_defaults),
-            ("command line", line_choices),
-            ("command line", line_layer.get("defaults", {})),
-        ):
-            if name in layer:
-                choices[name] = str(layer[name])
-                origins[f"defaults.{name}"] = source
-    task = line_layer.get("task", document.get("task", ""))
+    choices = Defaults().model_dump()
+    for origin, layer in (*layers[:2], (_LINE, {"defaults": line_choices}), layers[2]):
+        chosen = layer.get("defaults", {})
+        if not isinstance(chosen, Mapping):
+            raise UsageError(
+                "'defaults' in the config must be a table", 'write [defaults] and data = "..." below it'
+            )
+        for name in GROUPS:
+            if name in chosen:
+                choices[name] = str(chosen[name])
+                origins[f"defaults.{name}"] = origin
+    task = next((layer["task"] for _, layer in reversed(layers) if "task" in layer), "")
     for name, choice in TASK_GROUPS.get(str(task), {}).items():
-        usual = choices[name] == getattr(Settings().defaults, name)
-        if usual and origins.get(f"defaults.{name}") != "command line":
+        usual = choices[name] == getattr(Defaults(), name)
+        if usual and origins.get(f"defaults.{name}") != _LINE:
             choices[name] = choice
-    choosers = {key: origin for key, origin in origins.items() if key.startswith("defaults.")}
+    choosers = dict(origins)
     for name, choice in choices.items():
         body, origin = _group_body(name, choice, groups)
-        _merge(merged, {name: _resolve_paths({name: body}, path.resolve().parent if path else Path.cwd())[name]})
+        _merge(merged, {name: _resolve_paths({name: body}, base)[name]})
         origins.update({key: origin for key, _ in _leaves({name: body})})
-    _merge(merged, file_layer)
-    origins.update({key: str(path) for key, _ in _leaves(file_layer)})
-    _merge(merged, line_layer)
-    origins.update({key: "command line" for key, _ in _leaves(line_layer)} | choosers)
+    for origin, layer in layers:
+        _merge(merged, layer)
+        origins.update({key: origin for key, _ in _leaves(layer)})
+    origins |= choosers
     merged["defaults"] = choices
 
     place = workspace or os.environ.get("UNDERSTUDY_WORKSPACE")
     if place and "workspace" not in line_layer:
         merged["workspace"] = str(Path(place).expanduser().absolute())
-        origins["workspace"] = "command line" if workspace else "environment"
+        origins["workspace"] = _LINE if workspace else "environment"
     merged["workspace"] = str(Path(merged.get("workspace", "~/.understudy")).expanduser().absolute())
-    _refuse_unknown(merged, path)
+    log_format = os.environ.get("UNDERSTUDY_LOG_FORMAT")
+    if log_format and origins.get("logging.format") != _LINE:
+        _merge(merged, {"logging": {"format": log_format}})
+        origins["logging.format"] = "environment"
+    _refuse_unknown(merged)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise _validation_error(error, origins) from None
     if settings.source.kind == "local" and settings.source.root:
-        from_file = path and origins.get("source.root") != "command line"
-        base = path.resolve().parent if path and from_file else Path.cwd()
-        settings.source.root = str(base / Path(settings.source.root).expanduser())
-    return Loaded(settings, origins, path, overrides)
+        here = Path.cwd() if origins.get("source.root") == _LINE else base
+        settings.source.root = str(here / Path(settings.source.root).expanduser())
+    refer(settings.secrets)
+    return Loaded(settings, origins, path, overrides, environment, tuple(sorted(tables)))
 
 
 def portable_overrides(loaded: Loaded) -> list[str]:
@@ -291,15 +315,15 @@ def _schema_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _refuse_unknown(merged: Mapping[str, Any], path: Path | None) -> None:
+def _refuse_unknown(settings: Mapping[str, Any], where: str = "") -> None:
     known = set(known_keys())
-    open_tables = ("hosts.", "model.settings")
-    for key, _ in _leaves(merged):
+    open_tables = ("hosts.", "model.settings", "secrets.")
+    for key, _ in _leaves(settings):
         if key in known or key.startswith(open_tables):
             continue
         if any(name.startswith(f"{key}.") for name in known):
-            raise UsageError(f"'{key}' is a section, not a value", f"set {key}.KEY", kind="unknown_key")
-        raise UsageError(f"unknown setting '{key}'", _near(key, known), kind="unknown_key")
+            raise UsageError(f"'{key}'{where} is a section, not a value", f"set {key}.KEY", kind="unknown_key")
+        raise UsageError(f"unknown setting '{key}'{where}", _near(key, known), kind="unknown_key")
 
 
 def _near(key: str, known: Iterable[str]) -> str:

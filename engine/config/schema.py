@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from engine.config.references import described, is_reference
+from engine.config.secrets import NAMES, PLAIN
 from engine.errors import nearest
 
 
@@ -26,6 +28,19 @@ def _known_trackers(names: list[str]) -> list[str]:
         if name not in TRACKERS and ":" not in name:
             raise ValueError(f"no tracker '{name}': {nearest(name, TRACKERS)}; or module:factory of one's own")
     return names
+
+
+def _references(given: dict[str, str]) -> dict[str, str]:
+    """Where secrets are found, never what they are; nothing that stood there is said again."""
+    for name, text in given.items():
+        if name not in (*NAMES, *PLAIN):
+            raise ValueError(f"no secret '{name}': {nearest(name, (*NAMES, *PLAIN))}")
+        if not is_reference(text):
+            raise ValueError(
+                f"{name} must be a reference, env:NAME, file:PATH or cmd:COMMAND: no secret stands here"
+            )
+        described(text)
+    return given
 
 
 def _none_is_a_word(value: Any) -> Any:
@@ -288,7 +303,9 @@ class Price(Section):
     memory_gb: Annotated[float, Field(gt=0)]  # of the GPU, or of all of them together
     hourly_usd: Annotated[float, Field(ge=0)]
     spot_usd: Annotated[float, Field(ge=0)] | None = None  # None: not offered
-    speedup: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None  # None: as the GPU's other rows
+    speedup: Annotated[list[float], Field(min_length=2, max_length=2)] | None = (
+        None  # None: as the GPU's other rows
+    )
     at: str  # the day of these prices, YYYY-MM-DD
     source: str = "config"
 
@@ -325,6 +342,16 @@ class Cloud(Section):
     ssh: CloudSsh = CloudSsh()
 
 
+class Logging(Section):
+    format: Literal["text", "json"] = "text"
+
+
+class Cluster(Section):
+    address: str | None = None  # None: this machine alone
+    cpus: Annotated[int, Field(ge=1)] | None = None  # None: a GPU's share, else a whole node
+    retries: Annotated[int, Field(ge=0)] = 3
+
+
 class Settings(Section):
     """All settings of one host, merged and checked."""
 
@@ -350,6 +377,9 @@ class Settings(Section):
     notify: Notify = Notify()
     console: Console = Console()
     cloud: Cloud = Cloud()
+    cluster: Cluster = Cluster()
+    logging: Logging = Logging()
+    secrets: Annotated[dict[str, str], AfterValidator(_references)] = {}
 
     @property
     def checkpoints_root(self) -> Path:

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from engine.config import Settings, mask, secret
+from engine.errors import UnderstudyError
 
 if TYPE_CHECKING:
     import httpx
@@ -59,24 +60,40 @@ class Outcome:
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """The channels whose secrets are set; half a Telegram and an unsigned webhook are ones with a problem."""
+    """The channels whose secrets are set; half a Telegram, an unsigned webhook and a secret that its reference does
+    not lead to are ones with a problem."""
     channels = []
-    if webhook := secret("DISCORD_WEBHOOK_URL"):
-        # A model's name must not be able to call @everyone.
-        channels.append(Channel("discord", webhook, (("allowed_mentions", {"parse": []}),)))
+    for name, channel in (("discord", _discord), ("telegram", _telegram), ("webhook", _webhook)):
+        try:
+            channels.append(channel(settings))
+        except UnderstudyError as error:
+            channels.append(Channel(name, problem=str(error)))
+    return [channel for channel in channels if channel is not None]
+
+
+def _discord(settings: Settings) -> Channel | None:
+    webhook = secret("DISCORD_WEBHOOK_URL")
+    # A model's name must not be able to call @everyone.
+    return Channel("discord", webhook, (("allowed_mentions", {"parse": []}),)) if webhook else None
+
+
+def _telegram(settings: Settings) -> Channel | None:
     token, chat = secret("TELEGRAM_BOT_TOKEN"), secret("TELEGRAM_CHAT_ID")
     if token and chat:
         url = f"{settings.notify.telegram_api.rstrip('/')}/bot{token}/sendMessage"
         body = (("chat_id", chat), ("link_preview_options", {"is_disabled": True}))
-        channels.append(Channel("telegram", url, body, "text", TELEGRAM_LIMIT))
-    elif token or chat:
-        missing = "TELEGRAM_CHAT_ID" if token else "TELEGRAM_BOT_TOKEN"
-        channels.append(Channel("telegram", problem=f"{missing} is not set"))
-    if address := secret("WEBHOOK_URL"):
-        key = secret("WEBHOOK_SECRET")
-        problem = None if key else "WEBHOOK_SECRET is not set; nothing goes out unsigned"
-        channels.append(Channel("webhook", address, (), "text", WEBHOOK_LIMIT, key, problem))
-    return channels
+        return Channel("telegram", url, body, "text", TELEGRAM_LIMIT)
+    missing = "TELEGRAM_CHAT_ID" if token else "TELEGRAM_BOT_TOKEN"
+    return Channel("telegram", problem=f"{missing} is not set") if token or chat else None
+
+
+def _webhook(settings: Settings) -> Channel | None:
+    address = secret("WEBHOOK_URL")
+    if not address:
+        return None
+    key = secret("WEBHOOK_SECRET")
+    problem = None if key else "WEBHOOK_SECRET is not set; nothing goes out unsigned"
+    return Channel("webhook", address, (), "text", WEBHOOK_LIMIT, key, problem)
 
 
 def post(channel: Channel, message: Message, timeout_s: float) -> Outcome:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from engine.config import Settings, secret
+from engine.errors import UnderstudyError
 from engine.store.workspace import Workspace
 from engine.training.runs import RunFolder
 from engine.training.trackers.feed import Feed
@@ -26,8 +27,6 @@ def trackers(
         if package and importlib.util.find_spec(package) is None:
             say(f"note: tracker {name} is not installed (pip install 'understudy[trackers]'); the run goes on")
             continue
-        if name == "wandb" and secret("WANDB_MODE") == "disabled":
-            continue
         own = settings.trackers
         what = {
             "tracker": name,
@@ -39,6 +38,8 @@ def trackers(
             "timeout_s": own.timeout_s,
         }
         try:
+            if name == "wandb" and secret("WANDB_MODE") == "disabled":
+                continue
             feed = Feed(
                 name,
                 [sys.executable, "-m", _CHILD, json.dumps(what)],
@@ -48,7 +49,7 @@ def trackers(
                 waiting=own.waiting,
                 timeout_s=own.timeout_s,
             )
-        except OSError as error:
+        except (OSError, UnderstudyError) as error:
             say(f"note: tracker {name} could not be started ({error}); the run goes on without it")
             continue
         yield f"tracker {name}", feed

@@ -14,9 +14,11 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from engine.config import Loaded, Settings
+from engine.config import Loaded, Settings, reference, secret, whence
+from engine.config.references import file_of, readable_by_all
+from engine.config.secrets import NAMES, PLAIN
 from engine.devices.sample import Sampler
-from engine.errors import Failed
+from engine.errors import Failed, UnderstudyError
 from engine.notify.channels import configured
 from engine.release.child import layers
 from engine.store.clock import now, parse
@@ -174,6 +176,9 @@ def secrets(settings: Settings, loaded: Loaded) -> Iterator[Check]:
             yield Check(".env", f"{place} can be read by its group ({mode:o})", "warn", f"chmod 600 {place}")
         else:
             yield Check(".env", f"{place} is private")
+    for name in (*NAMES, *PLAIN):
+        if pointer := reference(name):
+            yield _referred(name, pointer)
     channels = configured(settings)
     for channel in channels:
         if channel.problem:
@@ -183,6 +188,17 @@ def secrets(settings: Settings, loaded: Loaded) -> Iterator[Check]:
         yield Check("messages", f"go to {', '.join(ready)}; try: python -m engine notify hello")
     elif not channels:
         yield Check("messages", "no channel is configured (DISCORD_WEBHOOK_URL, TELEGRAM_BOT_TOKEN)", "note")
+
+
+def _referred(name: str, pointer: str) -> Check:
+    """Whether a secret is where its reference says, and nobody else's to read."""
+    try:
+        secret(name)
+    except UnderstudyError as error:
+        return Check(name, error.message, "fail", error.hint)
+    if pointer.startswith("file:") and readable_by_all(path := file_of(pointer)):
+        return Check(name, f"{path} can be read by everybody", "fail", f"chmod 600 {path}")
+    return Check(name, f"found in: {whence(name)}")
 
 
 def schedule(workspace: Workspace, settings: Settings) -> Iterator[Check]:
