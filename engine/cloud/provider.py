@@ -129,7 +129,7 @@ class MachineState:
         gpu_use: 0..1, of the busiest device; None where nobody could say.
         active_at: seconds since the epoch when something was last seen to work there; None: unknown.
         progress: the run's live progress (`engine.training.progress`), as far as it is known.
-        hourly_usd: the provider's own price, where it says one.
+        hourly_usd: the provider's own price, where it says one and `machine.facts["priced"]` is not set yet.
     """
 
     state: State
@@ -160,6 +160,19 @@ class Provider(Protocol):
     """Machines of one kind. A method that cannot reach the provider raises `Failed`, but `status` says `unknown`."""
 
     name: str
+
+    def check(self, job: Job) -> Job:
+        """The job with what the provider adds to it (its highest hourly price), before anything is rented. Quick.
+
+        Raises:
+            UsageError: a setting or a tool is missing, no such GPU.
+        """
+        ...
+
+    def expected(self, job: Job) -> Machine:
+        """The machine of a checked job as far as it is known before it is there: enough to ask for it by `status`
+        and to take it `down`, should `launch` never return. `hourly_usd` is the most that it may cost."""
+        ...
 
     def launch(self, job: Job) -> Machine:
         """Get the machine (or take the one of this name that is there), upload, set up, start the job detached.

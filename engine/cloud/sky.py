@@ -1,0 +1,247 @@
+"""SkyPilot's clouds, through its own command in an environment of its own (`cloud.skypilot`).
+
+Understudy imports nothing of SkyPilot: `sky` is asked with `--output json`, and `ssh` and `rsync` reach a machine by
+the alias that SkyPilot writes into `~/.ssh/config`. Written for SkyPilot 0.14.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.cloud.prices import find_gpu, keep_catalogue, price_table
+from engine.cloud.provider import Job, JobState, Machine, MachineState, Outcome, State, StillRunning
+from engine.cloud.sky_look import LOOK, read_look
+from engine.cloud.sky_task import ROOT, accelerator, task_yaml
+from engine.config import Settings
+from engine.errors import Failed, UnderstudyError, UsageError
+from engine.store.clock import now
+from engine.store.files import atomic_write
+from engine.store.workspace import Workspace
+
+_LAUNCH_S = 3600.0  # finding a machine, installing there: longer than that and the guard asks anew
+_SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
+_STATES: dict[str, State] = {"UP": "running", "INIT": "starting", "STOPPED": "stopped"}
+_JOBS: dict[str, JobState] = {"RUNNING": "running", "SUCCEEDED": "done", "CANCELLED": "failed"}
+_DOWN_TRIES = 5
+
+
+class Skypilot:
+    """Machines of whichever cloud SkyPilot is let into; see `engine.cloud.provider.Provider`."""
+
+    name = "skypilot"
+
+    def __init__(self, settings: Settings, workspace: Workspace) -> None:
+        self._cloud, self._workspace, self._settings = settings.cloud, workspace, settings
+        self._folder = workspace.root / "cloud"
+
+    def expected(self, job: Job) -> Machine:
+        """The machine as far as it is known before it is there."""
+        return Machine(job.name, self.name, job.name, ROOT, self.price(job), job.gpu, job.spot)
+
+    def price(self, job: Job) -> float:
+        """The most that an hour may cost: SkyPilot takes no machine above it."""
+        if job.max_hourly_usd is None:
+            raise UsageError("no highest hourly price", "give --max-hourly, or --gpu with a price in: cloud plan")
+        return job.max_hourly_usd
+
+    def check(self, job: Job) -> Job:
+        """The job with its highest hourly price: without one, that of the table.
+
+        Raises:
+            UsageError: no `sky` command, no GPU, or none of that price.
+        """
+        self._command()
+        if job.gpu is None:
+            raise UsageError("which GPU?", 'give --gpu "RTX 4090"; the choice: python -m engine cloud plan')
+        accelerator(job.gpu)
+        if job.max_hourly_usd is not None:
+            return job
+        rows = find_gpu(price_table(self._settings, self._folder), job.gpu, self._cloud.infra)
+        return Job.from_json(job.as_json() | {"max_hourly_usd": rows[-1].hourly_usd})
+
+    def launch(self, job: Job) -> Machine:
+        home = self._folder / job.name / "runs"
+        runs = home if job.resume else None
+        path = self._folder / job.name / "task.yaml"
+        atomic_write(path, task_yaml(job, runs, self._cloud.infra, time.time()))
+        done = self._sky("launch", "--yes", "--detach-run", "--cluster", job.name, str(path), timeout_s=_LAUNCH_S)
+        if done.code:
+            raise Failed(f"SkyPilot could not launch '{job.name}': {_last_words(done)}", f"see the task: {path}")
+        return self.expected(job)
+
+    def status(self, machine: Machine) -> MachineState:
+        try:
+            record = self._record(machine.name)
+            if record is None:
+                return MachineState("gone", "none")
+            state = _STATES.get(str(record["status"]), "unknown")
+            if state != "running":
+                return MachineState(state, reason=str(record.get("init_status_reason") or ""))
+            return self._look(machine)
+        except UnderstudyError as error:
+            return MachineState("unknown", reason=str(error))
+
+    def run(self, machine: Machine, command: Sequence[str], timeout_s: float = 60.0) -> Outcome:
+        return _run([*_SSH, machine.address, shlex.join(command)], timeout_s)
+
+    def logs(self, machine: Machine, follow: bool = False) -> Iterator[str]:
+        words = [self._command(), "logs", machine.name, "--follow" if follow else "--no-follow"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=_environment()) as child:  # fmt: skip
+            assert child.stdout is not None
+            yield from (line.rstrip("\n") for line in child.stdout)
+
+    def bring_home(self, machine: Machine, into: Path) -> None:
+        into.mkdir(parents=True, exist_ok=True)
+        there = f"{machine.address}:{machine.root}/workspace/runs/"
+        done = _run(["rsync", "--archive", "--compress", "--rsh", shlex.join(_SSH), there, f"{into}/"], 600)
+        if done.code:
+            raise Failed(
+                f"the runs of '{machine.name}' did not come home: {_last_words(done)}", "it is tried again"
+            )
+
+    def stop(self, machine: Machine) -> None:
+        engine = f"{machine.root}/venv/bin/python -m engine --workspace {machine.root}/workspace"
+        done = _run([*_SSH, machine.address, f"{engine} train --stop latest"], 180)
+        if done.code:
+            raise Failed(
+                f"the training on '{machine.name}' did not stop: {_last_words(done)}", "try again, or: cloud down"
+            )
+
+    def down(self, machine: Machine) -> None:
+        why = ""
+        for attempt in range(_DOWN_TRIES):
+            try:
+                if self._record(machine.name) is None:
+                    return
+                done = self._sky("down", "--yes", machine.name, timeout_s=self._cloud.timeout_s)
+                why = _last_words(done) if done.code else "the provider still lists it"
+                if not done.code and self._record(machine.name) is None:
+                    return
+            except UnderstudyError as error:
+                why = str(error)
+            time.sleep(min(2.0**attempt, 10.0) if attempt < _DOWN_TRIES - 1 else 0)
+        raise StillRunning(machine.name, why, f"try: {self._cloud.skypilot} down {machine.name}, and look into the "
+                           "provider's own console")  # fmt: skip
+
+    def _look(self, machine: Machine) -> MachineState:
+        """What a running machine says of itself, and SkyPilot of its job."""
+        job = self._job(machine.name)
+        seen = _run([*_SSH, machine.address, LOOK.replace("ROOT", machine.root)], 30)
+        return read_look(job, seen, None if machine.facts.get("priced") else self._hourly(machine.name))
+
+    def _job(self, name: str) -> tuple[JobState, float | None]:
+        """The newest job's state, and when it ended."""
+        queues = self._json("queue", name)
+        jobs = queues.get(name, []) if isinstance(queues, dict) else []
+        if not jobs:
+            return "waiting", None
+        newest = max(jobs, key=lambda job: int(job["job_id"]))
+        status = str(newest["status"]).rpartition(".")[2]
+        state = _JOBS.get(status, "failed" if status.startswith("FAILED") else "waiting")
+        return state, newest.get("end_at")
+
+    def _hourly(self, name: str) -> float | None:
+        """What SkyPilot itself takes an hour of this machine to cost; its report is an experiment of theirs."""
+        try:
+            report = self._json("cost-report", "--days", "1")
+        except UnderstudyError:
+            return None
+        mine = [item for item in report if isinstance(item, dict) and item.get("name") == name]
+        newest = max(mine, key=lambda item: item.get("launched_at") or 0, default=None)
+        if not newest or not newest.get("duration") or not newest.get("total_cost"):
+            return None
+        return round(newest["total_cost"] / newest["duration"] * 3600, 6)
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        """SkyPilot's record of a machine, fresh from the cloud; None: it has none of this name.
+
+        Raises:
+            Failed: SkyPilot was not reached, or it says something else.
+        """
+        records = self._json("status", "--refresh", name)
+        if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
+            raise Failed(f"'sky status' says something else than a list of '{name}'", "see: sky status")
+        return next((item for item in records if item.get("name") == name), None)
+
+    def _json(self, verb: str, *words: str) -> Any:
+        done = self._sky(verb, "--output", "json", *words, timeout_s=self._cloud.timeout_s)
+        if done.code:
+            raise Failed(f"'sky {verb}' failed: {_last_words(done)}", "see: sky api status")
+        value = _first_json(done.out)
+        if value is None:
+            raise Failed(
+                f"'sky {verb}' did not answer in JSON", "is it SkyPilot 0.14 or newer? see: sky --version"
+            )
+        return value
+
+    def _sky(self, *words: str, timeout_s: float) -> Outcome:
+        return _run([self._command(), *words], timeout_s)
+
+    def _command(self) -> str:
+        path = shutil.which(Path(self._cloud.skypilot).expanduser())
+        if path is None:
+            hint = (
+                'pip install "skypilot[runpod]" into an environment of its own, and set cloud.skypilot to its sky'
+            )
+            raise UsageError(f"no SkyPilot command '{self._cloud.skypilot}'", hint, kind="no_skypilot")
+        return path
+
+
+def refresh_prices(settings: Settings, workspace: Workspace) -> int:
+    """Fetch what SkyPilot's catalogue says today and keep it; returns how many rows.
+
+    Raises:
+        UsageError: no `sky` command.
+        Failed: it was not reached; the old prices stay.
+    """
+    provider = Skypilot(settings, workspace)
+    offers = provider._json("gpus", "list", "--all")
+    if not isinstance(offers, dict):
+        raise Failed("'sky gpus list' says something else than a table", "see: sky gpus list")
+    return keep_catalogue(workspace.root / "cloud", offers, now().date().isoformat())
+
+
+def _first_json(text: str) -> Any:
+    """The list or object that begins a line, after whatever else SkyPilot says; None: there is none."""
+    for found in re.finditer(r"^[\[{]", text, re.MULTILINE):
+        try:
+            return json.JSONDecoder().raw_decode(text, found.start())[0]
+        except ValueError:
+            continue
+    return None
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "SKYPILOT_DISABLE_USAGE_COLLECTION": "1", "NO_COLOR": "1"}
+
+
+def _run(command: Sequence[str], timeout_s: float) -> Outcome:
+    """Run a command to its end, without a terminal; its children die with it when its time is out."""
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True, errors="replace", env=_environment(), start_new_session=True)  # fmt: skip
+    except OSError as error:
+        raise Failed(f"cannot run {command[0]} ({error.strerror})", "install it, or mend its rights") from None
+    try:
+        out, err = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        name = " ".join(Path(command[0]).name if number == 0 else word for number, word in enumerate(command[:2]))
+        raise Failed(f"'{name}' did not answer within {timeout_s:.0f} s", "it is tried again") from None
+    return Outcome(child.returncode, out, err)
+
+
+def _last_words(done: Outcome) -> str:
+    lines = [line.strip() for line in (done.err + "\n" + done.out).splitlines() if line.strip()]
+    return (lines[-1] if lines else f"exit code {done.code}")[:300]
