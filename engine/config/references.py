@@ -8,15 +8,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import selectors
-import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import Failed, UsageError
+
+if TYPE_CHECKING:
+    import subprocess
 
 DEADLINE_S = 15.0
 KEPT_S = 300.0  # a rotated secret is taken over after this time
@@ -110,6 +111,9 @@ def _of_file(name: str, path: Path) -> str:
 
 
 def _of_command(name: str, command: str, shown: str) -> str:
+    import signal
+    import subprocess
+
     child = subprocess.Popen(
         ["/bin/sh", "-c", command],
         stdin=subprocess.DEVNULL,
@@ -143,6 +147,9 @@ def _output(child: subprocess.Popen[bytes], deadline: float) -> bytes:
     Raises:
         TimeoutError: it has not ended at the deadline.
     """
+    import selectors
+    import subprocess
+
     assert child.stdout is not None
     content = b""
     with selectors.DefaultSelector() as waiting:

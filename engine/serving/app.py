@@ -15,9 +15,11 @@ from engine.serving.bodies import Bodies, header, multipart_file
 from engine.serving.exchange import Exchange, Plan
 from engine.serving.link import Answer, WorkerGone
 from engine.serving.metrics import Metrics
-from engine.serving.replies import RETRY, ClientGone, HttpError, Receive, Scope, Send, reply_error
+from engine.serving.replies import RETRY, ClientGone, HttpError, Message, Receive, Scope, Send, reply_error
+from engine.serving.requests import HEADER, request_id
 from engine.serving.routes import MODEL, build_router
 from engine.serving.slot import Slot, Unavailable
+from engine.store.logjson import REQUEST
 
 log = logging.getLogger("understudy.serving")
 
@@ -57,6 +59,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI, for everything but predictions."""
         path: str = scope["path"]
+        send = _naming(send, request_id(scope["headers"]))
         try:
             if self.predicts(path):
                 label = _PREDICT_LABEL if path == "/predict" else _INFER_LABEL
@@ -135,7 +138,8 @@ class App:
             else:
                 self._fail(exchange, answer, moment - begun)
         except Exception:
-            log.exception("an answer to %s was lost", exchange.path)
+            about = {"request_id": exchange.request_id.decode()}
+            log.exception("an answer to %s was lost", exchange.path, extra=about)
             exchange.transport.close()
         if self.after_answer is not None and isinstance(answer, Answer) and _is_good_prediction(plan, answer):
             try:
@@ -144,7 +148,7 @@ class App:
                 log.exception("what follows an answer failed")
 
     def _pass_on(self, exchange: Exchange, plan: Plan, answer: Answer, seconds: float) -> None:
-        status = answer.status
+        status, exchange.release = answer.status, answer.release
         self.metrics.answered(plan.label, status, seconds)
         self.answers.count(answer.release, status, seconds, answer.top, answer.confidence)
         if answer.rows and status == 200:
@@ -188,6 +192,18 @@ class App:
 
 def _is_good_prediction(plan: Plan, answer: Answer) -> bool:
     return plan.kind == frames.PREDICT and answer.status == 200
+
+
+def _naming(send: Send, request: bytes) -> Send:
+    """`send` for one ASGI request, whose task says the request's id in its answer and in what it logs."""
+    REQUEST.set(request.decode())
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (HEADER, request)]
+        await send(message)
+
+    return named
 
 
 def _top_k(query: bytes) -> int:

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from engine.serving.bodies import Bodies
 from engine.serving.replies import JSON, RETRY, Headers, HttpError, error_body
+from engine.serving.requests import request_id
 from engine.serving.slot import Unavailable
 
 log = logging.getLogger("understudy.serving")
@@ -53,6 +54,9 @@ class Exchange:
     Args:
         headers: names in lower case.
         keep_alive: whether the client can send another request on this connection.
+
+    Attributes:
+        release: who answered, for the access log; "" where nobody did.
     """
 
     message_event = asyncio.Event()  # the protocol sets it when the connection ends; nobody waits for it
@@ -65,7 +69,8 @@ class Exchange:
         self.keep_alive = keep_alive
         self.disconnected = self.response_started = self.response_complete = False
         self.transport: Any = protocol.transport
-        self.label = ""
+        self.label = self.release = ""
+        self.request_id = request_id(headers)
         self._protocol, self._app = protocol, app
         self._expects_continue = expects_continue
         self._parts: list[bytes] = []
@@ -114,7 +119,7 @@ class Exchange:
         except (HttpError, Unavailable) as error:
             self.refuse(error)
         except Exception:
-            log.exception("POST %s failed", self.path)
+            log.exception("POST %s failed", self.path, extra={"request_id": self.request_id.decode()})
             self.refuse(HttpError(500, "defect", "the server failed", "see its log"))
 
     def refuse(self, error: HttpError | Unavailable) -> None:
@@ -138,7 +143,7 @@ class Exchange:
         if self.disconnected or self.response_complete:
             return
         protocol = self._protocol
-        head = [STATUS_LINE[status]]
+        head = [STATUS_LINE[status], b"x-request-id: ", self.request_id, b"\r\n"]
         for name, value in (*protocol.server_state.default_headers, *headers):
             head += (name, b": ", value, b"\r\n")
             if name == b"connection" and value == b"close":
@@ -170,4 +175,6 @@ class Exchange:
     def _log(self, status: int) -> None:
         client = self._protocol.client
         where = self.path + (f"?{self.query.decode('latin-1')}" if self.query else "")
-        _access.info('%s - "POST %s HTTP/1.1" %d', f"{client[0]}:{client[1]}" if client else "", where, status)
+        words = (f"{client[0]}:{client[1]}" if client else "", "POST", where, "1.1", status)  # as uvicorn's own
+        about = {"request_id": self.request_id.decode(), "release": self.release}
+        _access.info('%s - "%s %s HTTP/%s" %d', *words, extra=about)

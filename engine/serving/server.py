@@ -26,6 +26,7 @@ from engine.serving.private import Private, private_socket
 from engine.serving.protocol import limited_protocol
 from engine.serving.shadow import Shadow
 from engine.serving.slot import Slot
+from engine.store import logjson
 from engine.store.clock import timestamp
 from engine.store.events import append_event
 from engine.store.locks import hold
@@ -93,7 +94,7 @@ def _log_to_file(workspace: Workspace, name: str) -> None:
     if workspace.root.exists() and not workspace.root.is_dir():
         return  # the lock says so in better words
     handler = logging.StreamHandler(LogFile(log_path(workspace, name)))
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(logjson.TextFormatter())
     logging.getLogger().addHandler(handler)
 
 
@@ -230,6 +231,7 @@ class _Server:
         release = slot.active.card["release"] if slot.active else None
         if release != self._shown:
             self._shown = release
+            logjson.about(release=release or "")
             if release is not None:
                 self._app.answers.goes_live(release, timestamp())
         metrics.show_release(slot.active.card if slot.active else None)

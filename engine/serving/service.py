@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import Settings
+from engine.environments import VARIABLE
 from engine.errors import Busy, Failed, Interrupted, UnderstudyError, UsageError
 from engine.notify.looks import watching_looks
 from engine.serving.lifeline import child_environment, die_with_parent
 from engine.serving.server import Announce, serve_slot
+from engine.store import logjson
 from engine.store.workspace import TITLES, Workspace
 
 log = logging.getLogger("understudy.serving")
@@ -49,7 +51,7 @@ def serve(
         Interrupted: stopped by SIGINT.
     """
     announce = announce or _print
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _log_to_stderr()
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if tied:
         die_with_parent(signal.SIGTERM)
@@ -70,6 +72,15 @@ def serve(
             stopped_by = asyncio.run(_Family(workspace, settings, announce).run(slots))
     if stopped_by == signal.SIGINT:
         raise Interrupted("interrupted", "the slots keep their releases")
+
+
+def _log_to_stderr() -> None:
+    """What is logged goes to standard error: as lines, where JSON logs have not begun."""
+    logging.getLogger().setLevel(logging.INFO)
+    if not logjson.begun():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logjson.TextFormatter())
+        logging.getLogger().addHandler(handler)
 
 
 def line(state: dict[str, Any]) -> str:
@@ -163,7 +174,7 @@ class _Family:
     def _command(self, slot: str) -> list[str]:
         settings = [
             f"{key}={json.dumps(value) if isinstance(value, bool) else value}"
-            for section in ("servers", "shadow", "device")
+            for section in ("servers", "shadow", "device", "logging")
             for key, value in _leaves(getattr(self._settings, section).model_dump(), f"{section}.")
         ]
         words = ["--workspace", str(self._workspace.root), "serve", slot, "--tied", "--json"]
@@ -173,6 +184,7 @@ class _Family:
     def _environment(self) -> dict[str, str]:
         environment = child_environment()
         root = str(Path(__file__).resolve().parents[2])
+        environment.pop(VARIABLE, None)  # what it says is in the settings; another config may not know the name
         path = environment.get("PYTHONPATH")
         return {**environment, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
 
@@ -199,7 +211,7 @@ class _Relay:
         """The child's standard error; the error it ends with is told by this process instead."""
         assert stream is not None
         async for text in stream:
-            if not text.startswith(b"error: ") and text.strip():
+            if not text.startswith(b"error: ") and not logjson.is_last(text) and text.strip():
                 sys.stderr.write(text.decode(errors="replace"))
                 sys.stderr.flush()
 

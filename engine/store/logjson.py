@@ -46,8 +46,9 @@ def begun() -> bool:
 
 
 def about(*, run: str | None = None, release: str | None = None) -> None:
-    """What this process is about from now on: its records say it."""
-    _process.update({name: value for name, value in (("run", run), ("release", release)) if value is not None})
+    """What this process is about from now on: its records say it; "" for nothing any more."""
+    found = {"run": run, "release": release}
+    _process.update({name: value or None for name, value in found.items() if value is not None})
 
 
 def say(words: str) -> None:
@@ -104,6 +105,11 @@ def error(sentence: str, *, kind: str, hint: str, cause: BaseException | None = 
     begin("json")
     _log.error("%s", sentence, extra={"kind": kind, "hint": hint}, exc_info=cause)
     return True
+
+
+def is_last(line: bytes) -> bool:
+    """Whether a line is such a last record: whoever started the command may tell the error instead."""
+    return line.startswith(b'{"time": "') and b', "level": "ERROR", ' in line and b', "kind": "' in line
 
 
 def as_text(line: str) -> str:
