@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from engine.cli.sweep_table import sweep_table
 from engine.cli.verb import Session, Verb, table
+from engine.config import Settings
 from engine.errors import Busy, Failed, Interrupted, UsageError
+from engine.store import logjson
 from engine.store.clock import timestamp
 from engine.store.locks import holder
 from engine.training.launch import launch, launched, process_count, rank, started_here
@@ -31,7 +33,7 @@ from engine.training.runs import (
     second_metric,
     stop_run,
 )
-from engine.training.signals import stop_requests, stop_with
+from engine.training.signals import StopRequest, stop_requests, stop_with
 from engine.training.sweeps import find_sweep, list_sweeps, read_sweep, sweep_entries, sweep_names
 
 _RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint",
@@ -171,10 +173,14 @@ def run_training(
     if folder is None:
         folder = find_run(session.workspace, claimed) if claimed else claim_run(session.workspace)
         start_from = start_from or folder.read_manifest().get("started_from")
+    logjson.about(run=folder.run)
     settings = without_overruled(settings, session.loaded)
     # a signal in the middle of an import could leave half a module behind: it waits until torch is there
     with stop_requests() as asked:
-        processes = 1 if launched() else process_count(settings)
+        if settings.cluster.address and not launched():  # only as many as are asked for go there
+            processes = settings.training.processes or 1
+        else:
+            processes = 1 if launched() else process_count(settings)
         if processes == 1:
             session.log_to(folder.log, max_bytes=0)
             from engine.training.train import train as train_run
@@ -183,7 +189,7 @@ def run_training(
         raise Interrupted(f"run {folder.run} was interrupted before it began", "start it again")
     if processes > 1:
         flags = [*(["--strict"] if strict else []), *(["--overwrite"] if overwrite else [])]
-        _train_together(session, folder, task, processes, flags)
+        _train_together(session, folder, task, processes, flags, settings)
         return
     result = train_run(
         session.workspace,
@@ -202,13 +208,23 @@ def run_training(
         session.emit(result, _text)
 
 
-def _train_together(session: Session, folder: RunFolder, task: str, processes: int, flags: list[str]) -> None:
-    """Train in several processes of this machine, anew from the last save when memory runs out for one of them."""
+def _train_together(
+    session: Session, folder: RunFolder, task: str, processes: int, flags: list[str], settings: Settings
+) -> None:
+    """Train in several processes of this machine, or of the cluster, anew from the last save when memory runs out for
+    one of them."""
     verb = ("go", "train") if task == "go" else ("train",)
+
+    def command(word: str) -> list[str]:
+        return session.engine_command(*verb, word, folder.run, *flags)
+
     while True:
-        words = ("--resume" if folder.last.exists() else "--claimed", folder.run)
         with stop_requests() as stop:
-            code = launch(session.engine_command(*verb, *words, *flags), processes, stop, session.say)
+            if settings.cluster.address:
+                code = _on_cluster(session, folder, command, processes, settings, stop)
+            else:
+                word = "--resume" if folder.last.exists() else "--claimed"
+                code = launch(command(word), processes, stop, session.say)
         if not (code and folder.smaller.exists()) or stop:
             break
         session.say("beginning anew with smaller parts")
@@ -221,6 +237,29 @@ def _train_together(session: Session, folder: RunFolder, task: str, processes: i
         raise Interrupted(f"run {folder.run} was interrupted", f"go on with: python -m engine train --resume {folder.run}",
                           payload={name: manifest.get(name) for name in _RESULT})  # fmt: skip
     raise {UsageError.exit_code: UsageError, Busy.exit_code: Busy}.get(code, Failed)(said)
+
+
+def _on_cluster(
+    session: Session,
+    folder: RunFolder,
+    command: Callable[[str], list[str]],
+    processes: int,
+    settings: Settings,
+    stop: StopRequest,
+) -> int:
+    """The same by Ray Train over the nodes of the cluster; the first process's exit code."""
+    from engine.cluster import joining
+    from engine.cluster.processes import train as train_over_nodes
+
+    wanted = settings.cluster
+    assert wanted.address
+    with joining.join(wanted.address, session.say) as cluster:
+        gpu = settings.device.prefer in ("auto", "cuda")
+        share, _ = cluster.share(wanted.cpus, gpu=gpu, at_once=processes)
+        session.say(f"run {folder.run}: {processes} processes on the cluster; its words: {folder.log}")
+        return train_over_nodes(
+            cluster, folder, lambda word: [*command(word)[3:], "--tied"], processes, share, wanted.retries, stop
+        )
 
 
 def _newest(session: Session, task: str) -> tuple[str | None, str | None]:

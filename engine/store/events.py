@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.secrets import mask
+from engine.store import logjson
 from engine.store.actor import actor
 from engine.store.clock import timestamp
 from engine.store.files import fsync_folder
@@ -52,7 +53,7 @@ _TAIL = 1 << 16
 def append_event(
     workspace: Workspace, kind: str, subject: str, detail: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Add one event, fsynced, and return it. `detail` must be JSON; secrets in it are masked.
+    """Add one event, fsynced, and return it; JSON logs say it too. `detail` must be JSON; secrets in it are masked.
 
     A damaged line before it stops nothing: the new one is linked to its bytes, and `verify_events` tells.
     """
@@ -81,6 +82,7 @@ def append_event(
             os.fsync(stream.fileno())
         if made:
             fsync_folder(path.parent)
+    logjson.happened(event)
     return event
 
 

@@ -18,6 +18,7 @@ from typing import IO
 
 from engine.config.secrets import mask
 from engine.store.clock import now
+from engine.store.logjson import as_text
 from engine.store.workspace import Workspace
 
 NAMES = ("asis", "tobe", "sync")
@@ -176,8 +177,8 @@ def _turns_since(path: Path, inode: int | None) -> int:
 
 
 def plain(line: bytes) -> str:
-    """A line as text that a terminal can be given: no escapes, no control characters, of bounded length."""
-    return _ESCAPES.sub("", line.decode(errors="replace").replace("\t", "    "))[:LONGEST]
+    """A line as text that a terminal can be given: no JSON, no escapes or control characters, of bounded length."""
+    return _ESCAPES.sub("", as_text(line.decode(errors="replace")).replace("\t", "    "))[:LONGEST]
 
 
 def _whole(block: bytes) -> tuple[list[str], bytes]:

@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime
+from typing import Any
 
 from engine.config.secrets import mask
 
@@ -57,6 +59,18 @@ def say(words: str) -> None:
         _log.info("%s", words)
 
 
+def happened(event: Mapping[str, Any]) -> None:
+    """An event of the audit log as a record, about the release or the run that it names."""
+    if _handler is None:
+        return
+    detail, subject = event["detail"], event["subject"]
+    about = {"kind": event["kind"], "release": detail.get("to") or detail.get("release")}
+    about["run"] = detail.get("run") or (subject.removeprefix("run ") if subject.startswith("run ") else None)
+    words = ": ".join(str(part) for part in (f"{event['kind']} {subject}", detail.get("reason")) if part)
+    level = logging.WARNING if event["kind"] in ("alert", "refused") else logging.INFO
+    logging.getLogger("understudy.events").log(level, "%s", words, extra=about)
+
+
 def request_of(record: logging.LogRecord) -> str | None:
     """The id of the request that a record is about."""
     found: str | None = getattr(record, "request_id", None) or REQUEST.get()
@@ -83,8 +97,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-            "run": _process["run"],
-            "release": getattr(record, "release", None) or _process["release"],
+            **{name: getattr(record, name, None) or value for name, value in _process.items()},
             "request_id": request_of(record),
         }
         if record.name == ACCESS and isinstance(record.args, tuple) and len(record.args) == 5:
@@ -119,6 +132,6 @@ def as_text(line: str) -> str:
     try:
         value = json.loads(line)
         level = "" if value["level"] == "INFO" else f"{value['level']} "
-        return f"{value['time'][:19].replace('T', ' ')} {level}{value['message']}"
+        return f"{value['time'][:19].replace('T', ' ')} {level}{' '.join(value['message'].splitlines())}"
     except (ValueError, KeyError, TypeError):
         return line
