@@ -65,7 +65,7 @@ def list_code(root: Path, patterns: Sequence[str] | None) -> Code:
         UsageError: no git repository and no patterns, or nothing matches.
     """
     names = _tracked(root) if patterns is None else _matching(root, patterns)
-    left_out = [name for name in names if is_secret(name)]
+    left_out = sorted({name for name in names if is_secret(name)})
     items = []
     for name in sorted(set(names) - set(left_out)):
         path = root / name

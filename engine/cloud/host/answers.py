@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .job import FINAL, JobFolder, read, write
-from .keeper import Keeper
+from .keeper import Keeper, ward
 from .receive import Refused, receive, send
 
 _START_S = 15.0
@@ -30,6 +32,9 @@ def main(words: list[str]) -> int:
     try:
         if verb == "keep":
             Keeper(JobFolder(root, words[2])).keep()
+            return 0
+        if verb == "ward":
+            ward(JobFolder(root, words[2]), int(words[3]), words[4], float(words[5]))
             return 0
         if verb == "log":
             _log(JobFolder(root, words[2]), int(words[3]), follow=words[4] == "follow")
@@ -93,6 +98,7 @@ def state(job: JobFolder) -> dict[str, Any]:
     folder = job.run_folder()
     answer = {
         "here": True,
+        "root": str(job.root),
         "kept": job.kept(),
         "wanted": job.wanted,
         "left_s": job.time_left_s(),
@@ -113,7 +119,13 @@ def stop(job: JobFolder) -> dict[str, Any]:
     with _alone(job):
         job.want("stop")
         grace_s = float((read(job.order) or {}).get("grace_s", 60.0))
-        _wait_for_end(job, grace_s)
+        account = read(job.state) or {}
+        try:
+            _wait_for_end(job, grace_s)
+        except Refused:
+            if not account.get("keeper"):
+                raise
+            os.kill(int(account["keeper"]), signal.SIGKILL)  # it holds the lock, so the number is still its own
         left = job.end_processes(grace_s)
         account = read(job.state) or {}
         if not left and account.get("status") not in FINAL:

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MARK = "UNDERSTUDY_JOB"  # in the environment of everything that a job starts, and of nothing else
+MARK, KEEPER = (
+    "UNDERSTUDY_JOB",
+    "UNDERSTUDY_KEEPER",
+)  # in the environment of all that a job starts, of nothing else
 FINAL = ("completed", "stopped", "failed", "expired")
 _PROCESSES = Path("/proc")
 
@@ -87,30 +90,30 @@ class JobFolder:
         with self.held(self.lock) as free:
             return not free
 
-    def processes(self) -> list[int]:
-        """Every process of this account that the job has started, wherever it hangs in the tree."""
-        wanted = f"{MARK}={self.mark}".encode()
+    def processes(self, keeper: str | None = None) -> list[int]:
+        """What the job (of one keeper, if it is named) has started, wherever it hangs in the tree of processes."""
+        wanted = {f"{MARK}={self.mark}".encode(), *([f"{KEEPER}={keeper}".encode()] if keeper else [])}
         found = []
         for entry in _PROCESSES.iterdir():
             if entry.name.isdigit():
                 try:
-                    environment = (entry / "environ").read_bytes()
-                    if wanted in environment.split(b"\0") and b") Z " not in (entry / "stat").read_bytes():
+                    environment = (entry / "environ").read_bytes().split(b"\0")
+                    if wanted.issubset(environment) and b") Z " not in (entry / "stat").read_bytes():
                         found.append(int(entry.name))
                 except OSError:
                     continue  # ended meanwhile, or another account's
         return found
 
-    def end_processes(self, grace_s: float) -> list[int]:
-        """Ask all of the job's processes to end, wait, then kill those that did not. Returns who is still there."""
+    def end_processes(self, grace_s: float, keeper: str | None = None) -> list[int]:
+        """Ask the processes to end, wait, then kill those that did not. Returns who is there even then."""
         for number, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
-            for pid in (left := self.processes()):
+            for pid in (left := self.processes(keeper)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
             deadline = time.monotonic() + patience
             while left and time.monotonic() < deadline:
                 time.sleep(0.05)
-                left = self.processes()
+                left = self.processes(keeper)
             if not left:
                 return []
         return left

@@ -1,7 +1,7 @@
 """Keeps one training going: makes its environment, starts it, resumes it when it dies, ends it when its time is out.
 
-One keeper a job (a kernel lock), in a session of its own, so that no lost connection reaches it. The training asks
-the kernel for SIGTERM at its keeper's death: without a keeper, and so without a timer, nothing goes on.
+One keeper a job (a kernel lock), in a session of its own, so that no lost connection reaches it. Beside it stands a
+warden, which does one thing: when the keeper dies, or lets the time go by, it ends what that keeper has started.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .job import FINAL, MARK, JobFolder, read, write
+from .job import KEEPER, MARK, JobFolder, read, write
 
 _TICK_S = 0.2
 _BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -27,10 +28,11 @@ _USAGE, _BUSY, _INTERRUPTED = 2, 4, 130  # the engine's exit codes
 _BEAT_S = 1.0
 _SAID_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
+_WARD_S = 0.5
 
 
 class _End(Exception):
-    """The job's end; `status` is one of FINAL, or `interrupted` when the keeper itself was told to end."""
+    """The job's end; `status` is one of `job.FINAL`, or `interrupted` when the keeper itself was told to end."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
@@ -45,6 +47,7 @@ class Keeper:
         self.order: dict[str, Any] = read(job.order) or {}
         self.account: dict[str, Any] = read(job.state) or {}
         self.grace_s = float(self.order.get("grace_s", 60.0))
+        self.id = f"{os.getpid()}.{time.time_ns()}"
         self._told = False
         self._beat = 0.0
 
@@ -56,6 +59,7 @@ class Keeper:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._tell)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            self._place_warden()
             self._note(status="preparing", keeper=os.getpid(), since=time.time(), ended=None, reason="")
             try:
                 self._work()
@@ -65,6 +69,11 @@ class Keeper:
 
     def _tell(self, _number: int, _frame: object) -> None:
         self._told = True
+
+    def _place_warden(self) -> None:
+        words = [sys.executable, "-I", sys.argv[0], "ward", str(self.job.root), self.job.name]
+        words += [str(os.getpid()), self.id, str(self.grace_s)]
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
     def _work(self) -> None:
         if left := self.job.processes():
@@ -196,7 +205,7 @@ class Keeper:
             return subprocess.Popen(
                 command,
                 cwd=self.job.root,  # the person's own .env of this host lies there
-                env={**os.environ, **more, MARK: self.job.mark},
+                env={**os.environ, **more, MARK: self.job.mark, KEEPER: self.id},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -268,5 +277,16 @@ class Keeper:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def is_over(state: Mapping[str, Any]) -> bool:
-    return state.get("status") in FINAL
+def ward(job: JobFolder, keeper: int, keeper_id: str, grace_s: float) -> None:
+    """Wait for the death of the keeper, which is this process's parent, and end what it has left.
+
+    A keeper that lets the time go by, by more than it needs to end a training (stopped, hung), is killed first.
+    """
+    while os.getppid() == keeper:
+        left_s = job.time_left_s()
+        if left_s is not None and left_s < -2 * grace_s:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(keeper, signal.SIGKILL)
+            break
+        time.sleep(_WARD_S)
+    job.end_processes(grace_s, keeper_id)
