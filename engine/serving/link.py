@@ -22,6 +22,7 @@ from engine.serving.lifeline import child_environment
 
 _START_S = 30.0
 _END_S = 2.0
+_LONGEST_HOLD_S = 0.5
 _AHEAD_BYTES = 4 * 1024 * 1024  # bodies that lie ready for the worker's threads; a host may not allow it
 _SMALL = {
     "OMP_NUM_THREADS": "1",
@@ -70,6 +71,9 @@ class Link(asyncio.Protocol):
         self._buffer = bytearray()
         self._last = 0
         self._release = ""
+        self._held: list[tuple[bytes, bytes]] | None = None
+        self._left = 0
+        self._successor: Link | None = None
 
     @classmethod
     async def spawn(cls, threads: int) -> Link:
@@ -130,9 +134,35 @@ class Link(asyncio.Protocol):
         if not self._pending:
             self.heard = time.monotonic()
             self._idle.clear()
-            kind |= frames.ALONE
+            if self._held is None:
+                kind |= frames.ALONE
         self._pending[ident] = done
-        self._transport.writelines((frames.REQUEST.pack(len(body), ident, kind, argument), body))
+        frame = (frames.REQUEST.pack(len(body), ident, kind, argument), body)
+        if self._held is None:
+            self._transport.writelines(frame)
+        else:
+            self._held.append(frame)
+
+    def take_over(self, other: Link, left: int) -> None:
+        """Hold what is asked from now on until `other` has `left` requests to answer, or for a short while.
+
+        Two workers that share the cores would both be slow: so each request is answered in its turn.
+        """
+        other._go_on()
+        if other.in_flight <= left or other.gone.is_set():
+            return
+        self._held, other._left, other._successor = [], left, self
+        asyncio.get_running_loop().call_later(_LONGEST_HOLD_S, self._go_on)
+
+    def _go_on(self) -> None:
+        frames_held, self._held = self._held, None
+        if frames_held and self._transport is not None:
+            self._transport.writelines([part for frame in frames_held for part in frame])
+
+    def _yield_to_successor(self) -> None:
+        if self._successor is not None and (len(self._pending) <= self._left or self.gone.is_set()):
+            successor, self._successor = self._successor, None
+            successor._go_on()
 
     async def request(self, kind: int, argument: int, body: bytes) -> Answer:
         """Send one request and wait for its answer.
@@ -197,12 +227,13 @@ class Link(asyncio.Protocol):
                 done(answer)
         if start:
             del self._buffer[:start]
+        self._yield_to_successor()
         if not self._pending:
             self._idle.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.gone.set()
         self._fail_pending()
+        self._yield_to_successor()
 
     def _fail_pending(self) -> None:
         self.gone.set()

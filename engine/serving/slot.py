@@ -226,6 +226,7 @@ class Slot:
         self._available.set()
         self._keep_watch(link)
         if old is not None:
+            link.take_over(old, self.threads - 1)
             self._spawn(self._retire(old))
         self._spare_due = time.monotonic() + _SPARE_AFTER_S
         log.info("%s serves %s", self.name, pointer.release[:8])

@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.devices.cores import OneCore, one_core_each
 from engine.errors import UnderstudyError
 from engine.release.bundle import read_release
 from engine.serving import frames
@@ -54,16 +55,18 @@ class Worker:
 
     def run(self) -> None:
         self._answer(frames.HELLO, Found(200, b"{}"))
-        for _ in range(self._threads - 1):
-            threading.Thread(target=self._work, daemon=True).start()
-        self._work()
+        places = [OneCore(core) for core in one_core_each(self._threads)]
+        for place in places[1:]:
+            threading.Thread(target=self._work, args=[place], daemon=True).start()
+        self._work(places[0])
 
-    def _work(self) -> None:
+    def _work(self, place: OneCore) -> None:
         try:
             while True:
                 with self._reading:
                     length, ident, kind, argument = frames.REQUEST.unpack(self._receive(frames.REQUEST.size))
                     body = self._receive(length)
+                place.keep(not kind & frames.ALONE)
                 with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
                     answer = self._handle(kind, argument, body)
                 self._answer(ident, answer)
@@ -129,7 +132,7 @@ class Worker:
         give_memory_back()
         self._model = model
         for _ in range(self._threads, model.in_flight):  # an accelerator's batch is made of requests that wait
-            threading.Thread(target=self._work, daemon=True).start()
+            threading.Thread(target=self._work, args=[OneCore(None)], daemon=True).start()
         self._threads = max(self._threads, model.in_flight)
         _set_oom_score(_OOM_SERVING)
         return json.dumps(model.card()).encode()
