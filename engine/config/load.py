@@ -38,6 +38,7 @@ _LOCAL_PATHS = (
     "ab.data",
     "training.mirror",
     "go.shards",
+    "go.val_shards",
     "console.keymap",
 )
 _LINE = "command line"

@@ -274,8 +274,10 @@ class Go(Section):
     since: str | None = None
     until: str | None = None
     result: Literal["any", "known", "black", "white"] = "any"
-    net: str = "residual64x6"
+    net: str = "plain32x6"
     val_fraction: Fraction = 0.02
+    val_shards: Path | None = None  # games that judge instead, all of them
+    epoch_positions: Annotated[int, Field(ge=1)] | None = None  # None: a whole pass
     batch_size: Annotated[int, Field(ge=1)] = 256
     micro_batch: Annotated[int, Field(ge=1)] = 64
     epochs: Annotated[int, Field(ge=1)] = 5

@@ -30,14 +30,15 @@ def labelled_positions(settings: Settings, data: Path | None, seed: int, size: i
     """
     folder = settings.go.shards or settings.workspace / "go" / "shards"
     root = data or settings.ab.data
+    judges, fraction = settings.go.val_shards, settings.go.val_fraction
     names, notes = point_names(size), []
     if root is None:
-        key, shown = str(folder), f"held-out games of {folder}"
-        games = list(_held_out_games(folder, settings.go.val_fraction, size))
+        key, shown = str(judges or folder), f"games of {judges}" if judges else f"held-out games of {folder}"
+        games = list(_held_out_games(judges or folder, 1.0 if judges else fraction, size))
     else:
         root = root.expanduser().absolute()
         key, shown = str(root.resolve()), str(root)
-        trained = _trained(folder, settings.go.val_fraction)
+        trained = _trained(folder, 0.0 if judges else fraction)
         games, left_out = [], 0
         for name, digest, setup, moves in _recorded_games(root, size):
             if digest in trained:

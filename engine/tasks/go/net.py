@@ -2,7 +2,7 @@
 
 | name | what |
 |---|---|
-| `plain64x5` | five 3×3 convolutions of 64 channels, the first 5×5 (Clark & Storkey 2015, arXiv:1412.3409, smaller) |
+| `plain32x6` | six convolutions of 32 channels, the first 5×5, the others 3×3 (Clark & Storkey 2015, arXiv:1412.3409, smaller); the default |
 | `residual64x6` | a 5×5 convolution, then six residual blocks of two 3×3 convolutions (Silver et al. 2017, Nature 550:354) |
 
 `WIDTHxDEPTH` is free. Every second residual block gets a bias of the whole board's mean and greatest
@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from engine.errors import UsageError
 from engine.tasks.go.planes import COUNT
 
-DEFAULT = "residual64x6"
 _NAME = re.compile(r"(plain|residual)(\d{1,4})x(\d{1,3})")
 
 

@@ -57,10 +57,15 @@ class _Part:
 
 
 class GoTask:
-    """Predicts the next move; see `engine.tasks.task.Task`. A game is held out by its digest alone."""
+    """Predicts the next move; see `engine.tasks.task.Task`.
+
+    A game is held out by its digest alone, or because it is among `go.val_shards`. With `go.epoch_positions` an
+    epoch is one of the equal slices of a pass over all positions.
+    """
 
     name = "go"
     unit = "positions"
+    dense = True
 
     def __init__(
         self, settings: Settings, paths: list[Path], on_progress: Callable[[int, int], None] | None = None
@@ -71,8 +76,10 @@ class GoTask:
         self.classes = point_names(self.size)
         self._parts: list[_Part] = []
         held_out: list[Path] = []
+        judges = self._go.val_shards
+        self._judging = _digests(judges) if judges else None
         print_ = hashlib.sha256(f"{self.size} {self._go.val_fraction}".encode())
-        games = val_games = val_samples = 0
+        games = held_games = val_samples = 0
         for done, path in enumerate(paths, 1):
             shard = read_shard(path)
             wanted = shard.size == self.size
@@ -80,7 +87,7 @@ class GoTask:
             per_game = _positions_of(shard.move_start, shard.moves, self.size)
             print_.update(shard.digest.tobytes())
             games += int(wanted.sum())
-            val_games += int(held.sum())
+            held_games += int(held.sum())
             if count := int(per_game[wanted & ~held].sum()):
                 self._parts.append(_Part(path, count))
             if held.any():
@@ -88,22 +95,32 @@ class GoTask:
                 val_samples += int(per_game[held].sum())
             if on_progress:
                 on_progress(done, len(paths))
-        self.train_samples = sum(part.count for part in self._parts)
+        if judges and self._judging is not None:
+            held_out = sorted(judges.glob("batch_*.npz"))
+            val_samples = len(self._judging)
+            print_.update(self._judging.tobytes())
+        whole = sum(part.count for part in self._parts)
+        self._slices = max(1, round(whole / (self._go.epoch_positions or whole or 1)))
+        self.train_samples = whole // self._slices
         if not self.train_samples or not val_samples:
             raise UsageError(
-                f"too few games of size {self.size} in {paths[0].parent}: {games - val_games} to train on,"
-                f" {val_games} to validate with",
+                f"too few games of size {self.size} in {paths[0].parent}: {games - held_games} to train on,"
+                f" {held_games} to validate with",
                 "parse more games, or change go.board_size or go.val_fraction",
                 kind="no_data",
             )
         self._val = self._load_held_out(held_out)
         self.val_samples = sum(len(chosen) for _, chosen in self._val)
+        if not self.val_samples:
+            raise UsageError(
+                f"no game of size {self.size} in {judges}", "choose other go.val_shards", kind="no_data"
+            )
         self.fingerprint = print_.hexdigest()
         self.report: dict[str, Any] = {"checked": games, "ok": games} | {kind: [] for kind in KINDS}
         self.report |= {"warnings": [], "fingerprint": self.fingerprint}
         self.report |= {
             "games": games,
-            "val_games": val_games,
+            "val_games": held_games if self._judging is None else len(self._judging),
             "train": self.train_samples,
             "val": self.val_samples,
         }
@@ -151,6 +168,8 @@ class GoTask:
         }
 
     def _held_out(self, digest: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        if self._judging is not None:
+            return np.isin(digest, self._judging)
         return held_out(digest, self._go.val_fraction)
 
     def _load(self, path: Path, *, held: bool) -> Positions:
@@ -173,24 +192,25 @@ class GoTask:
         return np.random.Generator(np.random.Philox(key=[self._seed, (stream << 60) | (epoch << 40) | number]))
 
     def _batches(self, epoch: int, batch_size: int, start: int) -> Iterator[tuple[Tensor, ...]]:
-        """Shards in the epoch's order, each in an order of its own; a batch may span two of them."""
-        order = self._random(_ORDER, epoch + 1, 0).permutation(len(self._parts))
-        at, number = 0, start
+        """Shards in the pass's order, each in an order of its own; a batch may span two of them."""
+        turn, slice_ = divmod(epoch, self._slices)
+        order = self._random(_ORDER, turn + 1, 0).permutation(len(self._parts))
+        number, begin = start, slice_ * self.train_samples + start * batch_size
         steps = max(1, self.train_samples // batch_size)
         planes: list[NDArray[np.uint8]] = []
         moves: list[NDArray[np.int64]] = []
         with ThreadPoolExecutor(1) as loader:
             wanted = [int(index) for index in order]
             ends = list(itertools.accumulate(self._parts[index].count for index in wanted))
-            open_ = [index for index, end in zip(wanted, ends, strict=True) if end > start * batch_size]
-            at = start * batch_size - (ends[wanted.index(open_[0])] - self._parts[open_[0]].count if open_ else 0)
+            open_ = [index for index, end in zip(wanted, ends, strict=True) if end > begin]
+            at = begin - (ends[wanted.index(open_[0])] - self._parts[open_[0]].count if open_ else 0)
             coming = [loader.submit(self._load, self._parts[open_[0]].path, held=False)] if open_ else []
-            for turn, index in enumerate(open_):
+            for place, index in enumerate(open_):
                 found = coming.pop().result()
-                if turn + 1 < len(open_):
-                    coming.append(loader.submit(self._load, self._parts[open_[turn + 1]].path, held=False))
-                shuffled = self._random(_ORDER, epoch + 1, index + 1).permutation(len(found))
-                symmetry = self._random(_SYMMETRY, epoch + 1, index + 1).integers(0, SYMMETRIES, len(found))
+                if place + 1 < len(open_):
+                    coming.append(loader.submit(self._load, self._parts[open_[place + 1]].path, held=False))
+                shuffled = self._random(_ORDER, turn + 1, index + 1).permutation(len(found))
+                symmetry = self._random(_SYMMETRY, turn + 1, index + 1).integers(0, SYMMETRIES, len(found))
                 while at < len(found) and number < steps:
                     take = min(len(found) - at, batch_size - sum(len(part) for part in moves))
                     made = found.batch(shuffled[at : at + take], symmetry[at : at + take])
@@ -200,7 +220,21 @@ class GoTask:
                     if sum(len(part) for part in moves) == batch_size:
                         yield _tensors((np.concatenate(planes), np.concatenate(moves)))
                         planes, moves, number = [], [], number + 1
+                if number == steps:
+                    return
                 at = 0
+
+
+def _digests(folder: Path) -> NDArray[np.uint64]:
+    """Of every game of the folder's shards.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = [read_shard(path).digest for path in sorted(folder.glob("batch_*.npz"))]
+    if not found:
+        raise UsageError(f"no shard of games in {folder}", "choose other go.val_shards", kind="no_data")
+    return np.concatenate(found)
 
 
 def _positions_of(starts: NDArray[np.uint32], moves: NDArray[np.uint16], size: int) -> NDArray[np.int64]:

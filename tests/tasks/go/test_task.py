@@ -18,6 +18,8 @@ from engine.config import load_settings
 from engine.errors import UsageError
 from engine.store.workspace import Workspace
 from engine.tasks.go.net import build_net
+from engine.tasks.go.parse import parse
+from engine.tasks.go.plan import Filters
 from engine.tasks.go.task import load_task
 from tests.tasks.go.test_parse import random_game
 
@@ -65,6 +67,37 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone(shards: Path) -> None:
             assert torch.equal(moves, moves_again)
     other = next(iter(task_of(shards).train_batches(2, 32, start=0, workers=0)))
     assert not torch.equal(other[1], whole[0][1])
+
+
+def test_slices_of_a_pass_are_epochs_of_their_own(shards: Path) -> None:
+    task = task_of(shards, "go.epoch_positions=100")
+    whole = task_of(shards)
+    slices = round(whole.train_samples / 100)
+    assert task.train_samples == whole.train_samples // slices
+
+    def moves(task: Any, epoch: int, start: int = 0) -> list[int]:
+        return [int(m) for _, part in task.train_batches(epoch, 10, start=start, workers=0) for m in part]
+
+    whole_pass = [int(m) for _, part in whole.train_batches(0, 1, start=0, workers=0) for m in part]
+    for number in range(slices):
+        begin = number * task.train_samples
+        assert moves(task, number) == whole_pass[begin : begin + task.train_samples // 10 * 10]
+    assert moves(task, 1, start=3) == moves(task, 1)[30:]
+    assert moves(task, slices) != moves(task, 0)
+
+
+def test_games_of_other_shards_judge_and_never_train(shards: Path, tmp_path: Path) -> None:
+    games = tmp_path / "others"
+    games.mkdir()
+    for seed in (0, 50, 51):  # the first is among the training's games too
+        (games / f"{seed}.sgf").write_text(random_game(seed, moves=30))
+    parse([games], tmp_path / "judges", filters=Filters(size=9), games_per_shard=2, workers=1)
+    task = task_of(shards, f"go.val_shards={tmp_path / 'judges'}")
+    assert (task.report["games"], task.report["val_games"]) == (14, 3)
+    assert (task.train_samples, task.val_samples) == (13 * 30, 3 * 30)
+    assert task.fingerprint != task_of(shards).fingerprint
+    with pytest.raises(UsageError, match="no shard of games"):
+        task_of(shards, f"go.val_shards={tmp_path}")
 
 
 def test_a_game_stays_held_out_whatever_is_added(shards: Path) -> None:
