@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.predict import CHECKPOINT, limits, name_failed, open_checkpoint, progress
+from engine.cli.predict import CHECKPOINT, answer_items, name_failed, open_checkpoint
 from engine.cli.verb import Session, Verb, table
 from engine.errors import Failed, UsageError
 
@@ -36,9 +36,8 @@ def analyze(session: Session, checkpoint: str, data: str | None, output_dir: str
     loaded = open_checkpoint(session, checkpoint)
     labelled = labelled_for(session, loaded, data)
     from engine.training.evaluate import Evaluation
-    from engine.training.inference import answer_all
 
-    found = answer_all([loaded], labelled.images, limits(session), progress(session, "answered"))
+    found = answer_items(session, [loaded], labelled.images)
     enough(found.kept, found.failed)
     evaluation = Evaluation.of(loaded.classes, labelled.images, found.kept, found.rows[0])
     value = {"checkpoint": loaded.source, **describe(evaluation, labelled, found.failed)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli import analyze as one
-from engine.cli.predict import limits, open_checkpoint, progress
+from engine.cli.predict import answer_items, open_checkpoint
 from engine.cli.verb import Session, Verb, table
 from engine.errors import UsageError
 
@@ -44,13 +44,12 @@ def ensemble(
         raise UsageError("an ensemble needs two checkpoints at least", "--checkpoints A B C")
     from engine.training.ensemble import common_classes, soft_vote, vote_weights
     from engine.training.evaluate import Evaluation, figures
-    from engine.training.inference import answer_all
 
     members = [open_checkpoint(session, name) for name in names]
     classes, places = common_classes(members)
     shares = vote_weights(weights, members)
     labelled = one.labelled_for(session, members[0], data)
-    found = answer_all(members, labelled.images, limits(session), progress(session, "answered"))
+    found = answer_items(session, members, labelled.images)
     one.enough(found.kept, found.failed)
     rows = [mine[:, place] for mine, place in zip(found.rows, places, strict=True)]
     alone = [figures(Evaluation.of(classes, labelled.images, found.kept, mine)) for mine in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -15,6 +16,7 @@ from engine.cli.train import run_training
 from engine.cli.verb import Session, Verb, table
 from engine.config import Settings
 from engine.errors import Refused, UsageError
+from engine.training.signals import stop_with
 
 go = VerbGroup(
     {
@@ -43,15 +45,23 @@ def go_parse(session: Session, words: list[str], games: int | None, workers: int
     """Parse folders, SGF files and archives into shards of go.games_per_shard games."""
     from engine.tasks.go.parse import parse
 
-    answer = parse(
-        words,
-        shards_folder(session),
-        filters=filters_of(session.settings),
-        games_per_shard=session.settings.go.games_per_shard,
-        games=games,
-        workers=workers,
-        say=session.say,
-    )
+    with contextlib.ExitStack() as stack:
+        hands = None
+        if (wanted := session.settings.cluster).address:
+            from engine.cluster import games as on_cluster
+            from engine.cluster.joining import join
+
+            hands = on_cluster.hands(stack.enter_context(join(wanted.address, session.say)), wanted.retries)
+        answer = parse(
+            words,
+            shards_folder(session),
+            filters=filters_of(session.settings),
+            games_per_shard=session.settings.go.games_per_shard,
+            games=games,
+            workers=workers,
+            say=session.say,
+            hands=hands,
+        )
     answer["peak_rss_bytes"] = _peak_rss_bytes()
     session.emit(answer, _parsed)
 
@@ -94,10 +104,19 @@ def filters_of(settings: Settings) -> Any:
 @click.option("--detach", is_flag=True, help="Start it in the background and return at once.")
 @click.option("--overwrite", is_flag=True, help="Replace a better best of the same cycle.")
 @click.option("--claimed", hidden=True, metavar="RUN")
+@click.option("--tied", hidden=True, is_flag=True, help="Stop when standard input ends.")
 def go_train(
-    session: Session, resume: str | None, fresh: bool, detach: bool, overwrite: bool, claimed: str | None
+    session: Session,
+    resume: str | None,
+    fresh: bool,
+    detach: bool,
+    overwrite: bool,
+    claimed: str | None,
+    tied: bool,
 ) -> None:
     """Train on the shards. An interrupted run goes on; after a completed one a new run starts from its weights."""
+    if tied:
+        stop_with(sys.stdin.fileno())
     run_training(
         session, "go", resume=resume, follow=not fresh, detach=detach, overwrite=overwrite, claimed=claimed
     )

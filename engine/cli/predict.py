@@ -13,7 +13,7 @@ from engine.errors import Failed, UsageError
 
 if TYPE_CHECKING:
     from engine.tasks.labelled import Labelled
-    from engine.training.inference import Loaded
+    from engine.training.inference import Answers, Loaded
 
 CHECKPOINT = click.option(
     "--checkpoint", metavar="C", required=True, help="A checkpoint's or release's file, or a release's id."
@@ -93,6 +93,21 @@ def open_checkpoint(session: Session, name: str) -> Loaded:
     for note in loaded.notes:
         session.say(f"note: {loaded.shown}: {note}")
     return loaded
+
+
+def answer_items(session: Session, members: Sequence[Loaded], items: Sequence[Labelled]) -> Answers:
+    """What the nets say to every input: here, or by the nodes of `cluster.address`."""
+    from engine.training.inference import answer_all, file_of
+
+    tell = progress(session, "answered")
+    if not session.settings.cluster.address:
+        return answer_all(members, items, limits(session), tell)
+    from engine.cluster.answering import answer_on
+    from engine.cluster.joining import join
+
+    files = [file_of(session.workspace, member) for member in members]
+    with join(session.settings.cluster.address, session.say) as cluster:
+        return answer_on(cluster, session.settings, members, files, items, limits(session), tell)
 
 
 def limits(session: Session) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from engine.cli.predict import CHECKPOINT, finish, limits, name_failed, open_checkpoint, progress
+from engine.cli.predict import CHECKPOINT, answer_items, finish, name_failed, open_checkpoint
 from engine.cli.verb import Session, Verb
 from engine.errors import UsageError
 
@@ -61,10 +61,9 @@ def submit(
         sheet = plain_sheet(folder)
     from engine.store.files import atomic_write
     from engine.tasks.labelled import Labelled
-    from engine.training.inference import answer_all
 
     items = [Labelled(path, row[sheet.image], "") for path, row in zip(sheet.files, sheet.rows, strict=True)]
-    found = answer_all([loaded], items, limits(session), progress(session, "answered"))
+    found = answer_items(session, [loaded], items)
     answers: list[Any] = [None] * len(items)
     for place, row in zip(found.kept, found.rows[0], strict=True):
         answers[place] = row

@@ -30,6 +30,7 @@ from engine.tasks.task import load_kind, load_medium
 
 _CHUNK_BYTES = 48 << 20  # of decoded inputs; two chunks are in memory
 _MOST_ROWS = 32
+_ID = re.compile("[0-9a-f]{64}")
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Loaded:
     @property
     def shown(self) -> str:
         """A name for people."""
-        return f"release {self.source[:8]}" if re.fullmatch("[0-9a-f]{64}", self.source) else self.source
+        return f"release {self.source[:8]}" if _ID.fullmatch(self.source) else self.source
 
 
 @dataclass
@@ -91,6 +92,11 @@ def load_for_inference(workspace: Workspace, settings: Settings, name: str) -> L
     if _is_release(path):
         return _release(settings, read_release(path, expect=sha256_file(path)), str(path))
     return _checkpoint(settings, path)
+
+
+def file_of(workspace: Workspace, loaded: Loaded) -> Path:
+    """The file that a net was read from."""
+    return release_path(workspace, loaded.source) if _ID.fullmatch(loaded.source) else Path(loaded.source)
 
 
 def probabilities(loaded: Loaded, images: np.ndarray) -> np.ndarray:
@@ -145,13 +151,19 @@ def answers(
                 place += 1
 
 
+def rows_at_once(members: Sequence[Loaded]) -> int:
+    """How many inputs go through the nets together; what is divided at multiples of it gives the same answers."""
+    media = {member.key: member.medium for member in members}
+    bytes_each = sum(4 * int(np.prod(medium.shape)) for medium in media.values())
+    return max(1, min(_MOST_ROWS, _CHUNK_BYTES // bytes_each))
+
+
 def _decoded(
     members: Sequence[Loaded], items: Sequence[Labelled], limits: Limits
 ) -> Iterator[tuple[range, list[dict[str, np.ndarray] | str]]]:
     """Chunks in order: which items, and for each its inputs by the members' keys, or why there are none."""
     media = {member.key: member.medium for member in members}
-    bytes_each = sum(4 * int(np.prod(medium.shape)) for medium in media.values())
-    size = max(1, min(_MOST_ROWS, _CHUNK_BYTES // bytes_each))
+    size = rows_at_once(members)
     blocks = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
 
     def decode(number: int) -> dict[str, np.ndarray] | str:
