@@ -84,7 +84,7 @@ def _plan_text(value: dict[str, Any]) -> str:
 
 def _row(option: dict[str, Any]) -> tuple[str, ...]:
     hours, total = option["hours_range"], option["total_range"]
-    cells = (
+    cells: tuple[str, ...] = (
         "no"
         if option["fits"] is False
         else "yes"

@@ -45,9 +45,11 @@ class Entry:
         provider: `skypilot` or `ssh`.
         machine: None until the provider has made it.
         hourly_usd: what is counted; before the provider has said its price, the most that it may be.
-        wanted: `up`, or `down` from the moment at which it was to end; who looks after it makes it so.
+        wanted: `up`, `stopped` (its training, not the machine), or `down` for good; the guard makes it so.
         closed_at: when the provider was seen to have nothing of it any more; None: it may cost money.
         launches: how often a machine was asked for; more than one after a preemption.
+        asked_at: when it was last asked for; a machine may come up a while after whoever asked was killed.
+        failed: what the last launch said when it failed, "" when it did not.
         last: the last look (`MachineState`), and when it was.
     """
 
@@ -63,6 +65,8 @@ class Entry:
     why: str = ""
     closed_at: float | None = None
     launches: int = 0
+    asked_at: float | None = None
+    failed: str = ""
     last: dict[str, Any] = field(default_factory=dict)
     checked_at: float | None = None
     told: tuple[str, ...] = ()

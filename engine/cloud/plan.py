@@ -98,7 +98,7 @@ def make_plan(settings: Settings, workspace: Workspace, rate: Rate | None = None
         DIGITS_EPOCHS if settings.data.kind == "digits" else default_epochs(samples)
     )
     rate = rate or measured_rate(settings, workspace)
-    rows = price_table(settings, workspace.root / "cloud")
+    rows = price_table(settings, workspace.state)
     options = [_here(settings, samples * epochs, rate)] if rate and rate.device == "cpu" else []
     need = memory_forecast(settings, workspace, facts) if settings.task == "images" else None
     for row in rows:

@@ -61,7 +61,7 @@ def price_table(settings: Settings, folder: Path) -> list[Row]:
     """All rows that count, of each provider and GPU the newest.
 
     Args:
-        folder: `WORKSPACE/cloud`, where `refresh` has left its rows.
+        folder: `WORKSPACE/state`, where `refresh` has left its rows.
 
     Raises:
         UsageError: a row of the config has no proper day.
@@ -123,7 +123,7 @@ def keep_catalogue(folder: Path, offers: dict[str, list[dict[str, Any]]], day: s
                 cheapest[key] = row
     if not cheapest:
         raise Failed("SkyPilot's catalogue offers no GPU with a price", "check its clouds with: sky check")
-    write_json(folder / "prices.json", [asdict(row) for row in cheapest.values()])
+    write_json(folder / "cloud_prices.json", [asdict(row) for row in cheapest.values()])
     return len(cheapest)
 
 
@@ -186,7 +186,7 @@ def _of_config(settings: Settings) -> list[Row]:
 
 
 def _fetched(folder: Path) -> list[Row]:
-    path = folder / "prices.json"
+    path = folder / "cloud_prices.json"
     try:
         items = read_json(path) or []
         return [Row(**item | {"speedup": tuple(item["speedup"]) if item["speedup"] else None}) for item in items]

@@ -36,7 +36,8 @@ class Job:
 
     Args:
         name: of the machine, the ledger entry and the cluster: a letter, then letters, digits and dashes.
-        words: the engine's command line there, `("train", "training.epochs=5", ...)`, without workspace and config.
+        words: the engine's command line there, `("train", "training.epochs=5", ...)`, without workspace and config;
+            a relative path in it is relative to the machine's root.
         code: the folder that is uploaded and installed (the project's root); what git ignores stays here.
         data: local files or folders that the run needs, each with its place under the machine's root.
         stop_at: seconds since the epoch at which the machine must have ended by itself (the dead man's timer),

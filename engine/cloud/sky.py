@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,21 @@ class Skypilot:
         accelerator(job.gpu)
         if job.max_hourly_usd is not None:
             return job
-        rows = find_gpu(price_table(self._settings, self._folder), job.gpu, self._cloud.infra)
+        rows = find_gpu(price_table(self._settings, self._workspace.state), job.gpu, self._cloud.infra)
         return Job.from_json(job.as_json() | {"max_hourly_usd": rows[-1].hourly_usd})
 
     def launch(self, job: Job) -> Machine:
+        """As `Provider.launch`; runs that came home from a machine before go up again, and the newest goes on."""
         home = self._folder / job.name / "runs"
-        runs = home if job.resume else None
+        there = job if job.resume or not _any_state(home) else replace(job, resume="latest")
         path = self._folder / job.name / "task.yaml"
-        atomic_write(path, task_yaml(job, runs, self._cloud.infra, time.time()))
+        task = task_yaml(there, home if there.resume else None, self._cloud.infra, time.time())
+        atomic_write(path, task)
         done = self._sky("launch", "--yes", "--detach-run", "--cluster", job.name, str(path), timeout_s=_LAUNCH_S)
         if done.code:
             raise Failed(f"SkyPilot could not launch '{job.name}': {_last_words(done)}", f"see the task: {path}")
-        return self.expected(job)
+        machine = self.expected(job)
+        return replace(machine, known_hosts=self._known_hosts(machine))
 
     def status(self, machine: Machine) -> MachineState:
         try:
@@ -139,12 +143,29 @@ class Skypilot:
         seen = _run([*_SSH, machine.address, LOOK.replace("ROOT", machine.root)], 30)
         return read_look(job, seen, None if machine.facts.get("priced") else self._hourly(machine.name))
 
+    def _known_hosts(self, machine: Machine) -> str | None:
+        """A file with the machine's own host keys, for `sync`, which takes no key that is not known; they are read
+        over the connection that SkyPilot has made. None: they could not be; `sync --pin` is the way then."""
+        asked = _run(["ssh", "-G", machine.address], 30)
+        place = dict(line.partition(" ")[::2] for line in asked.out.splitlines())
+        keys = _run([*_SSH, machine.address, "cat /etc/ssh/ssh_host_*_key.pub"], 60)
+        host, port = place.get("hostname"), place.get("port", "22")
+        if keys.code or not host:
+            return None
+        name = host if port == "22" else f"[{host}]:{port}"
+        lines = [
+            f"{name} {' '.join(line.split()[:2])}" for line in keys.out.splitlines() if len(line.split()) >= 2
+        ]
+        path = self._folder / machine.name / "known_hosts"
+        atomic_write(path, "\n".join(lines) + "\n")
+        return str(path)
+
     def _job(self, name: str) -> tuple[JobState, float | None]:
         """The newest job's state, and when it ended."""
         queues = self._json("queue", name)
         jobs = queues.get(name, []) if isinstance(queues, dict) else []
         if not jobs:
-            return "waiting", None
+            return "none", None
         newest = max(jobs, key=lambda job: int(job["job_id"]))
         status = str(newest["status"]).rpartition(".")[2]
         state = _JOBS.get(status, "failed" if status.startswith("FAILED") else "waiting")
@@ -208,7 +229,12 @@ def refresh_prices(settings: Settings, workspace: Workspace) -> int:
     offers = provider._json("gpus", "list", "--all")
     if not isinstance(offers, dict):
         raise Failed("'sky gpus list' says something else than a table", "see: sky gpus list")
-    return keep_catalogue(workspace.root / "cloud", offers, now().date().isoformat())
+    return keep_catalogue(workspace.state, offers, now().date().isoformat())
+
+
+def _any_state(runs: Path) -> bool:
+    """Whether a run that came home can be gone on with."""
+    return any(runs.glob("*/last.pth"))
 
 
 def _first_json(text: str) -> Any:

@@ -97,15 +97,7 @@ test -x {ROOT}/venv/bin/python || python3 -m venv {ROOT}/venv
 def _run(job: Job) -> str:
     words = [*job.words, *(["--resume", job.resume] if job.resume else [])]
     engine = f"{ROOT}/venv/bin/python -m engine --workspace {ROOT}/workspace"
-    return f"exec {engine} {' '.join(_word(word) for word in words)}\n"
-
-
-def _word(word: str) -> str:
-    """A word for the shell there; `data.root=~/understudy/...` must open its tilde."""
-    key, equals, value = word.partition("=")
-    if equals and value.startswith("~/"):
-        return f"{shlex.quote(key)}={'$HOME'}/{shlex.quote(value[2:])}"
-    return shlex.quote(word)
+    return f"cd {ROOT} && exec {engine} {shlex.join(words)}\n"
 
 
 def _inside(there: str) -> str:
