@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from engine.config import Settings, load_settings
 from engine.tasks.images.task import ImageTask, load_task
+from engine.tasks.task import Task
 from engine.training.loop import Hooks, Position, Stopped, Trainer
 from engine.training.optim import build_optimizer
 from engine.training.progress import Progress
@@ -73,8 +74,10 @@ def settings_for(root: Path, workspace: Path, *more: str) -> Settings:
 class Ours:
     """Our trainer as `train` drives it, stopped after so many steps and going on from there."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self.task = load_task(settings)
+    def __init__(
+        self, settings: Settings, folder: Path, task: Task | None = None, precision: str = "fp32"
+    ) -> None:
+        self.task: Any = task or load_task(settings)
         self.settings = settings
         torch.manual_seed(0)
         training = settings.training
@@ -85,7 +88,7 @@ class Ours:
             run, lambda _: None, lambda: 0, epochs=1000, steps=steps, batch_size=training.batch_size
         )
         net = self.task.build_model(pretrained=False)
-        self.trainer = Trainer(net, self.task, training, "cpu", "fp32", progress)
+        self.trainer = Trainer(net, self.task, training, "cpu", precision, progress)
 
     def advance(self, steps: int) -> list[float]:
         if self.trainer.position.step + steps > self.trainer.steps:
