@@ -1,18 +1,21 @@
 PYTHON ?= python3
+EXTRAS ?= dev
+KIND ?= cpu
+DOCKER ?= docker
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= $(HOME)/.understudy/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install run test check format bench clean
+.PHONY: install run test check format bench image clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 run: install
@@ -38,6 +41,9 @@ format: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+image:
+	$(DOCKER) build -f containers/Dockerfile --build-arg KIND=$(KIND) -t understudy:$(KIND) .
 
 clean:
 	rm -rf $(VENV)

@@ -48,7 +48,7 @@ def described(text: str) -> str:
 
 def known() -> list[str]:
     """The values that this process has got from files and commands: what it must not say."""
-    return [value for value, _ in _found.values()]
+    return [value for value, _ in _found.values() if value]
 
 
 def forget() -> None:
@@ -74,6 +74,9 @@ def resolve(name: str, text: str, variable: Callable[[str], str | None]) -> str:
         name: the secret's, for errors.
         variable: a variable of the environment or of `.env`.
 
+    Returns:
+        "" for an empty file, which switches the secret off.
+
     Raises:
         Failed: it cannot be had; the sentence holds nothing of what a command said.
         UsageError: as of `described`.
@@ -87,8 +90,8 @@ def resolve(name: str, text: str, variable: Callable[[str], str | None]) -> str:
     if text in _found and time.monotonic() - _found[text][1] < KEPT_S:
         return _found[text][0]
     value = (_of_file(name, file_of(text)) if kind == "file" else _of_command(name, rest, shown)).rstrip("\r\n")
-    if not value:
-        raise _lost(name, f"{shown} gave nothing", "mend the reference")
+    if not value and kind == "cmd":
+        raise _lost(name, f"{shown} gave nothing", "run it by hand; what it says is not shown here")
     _found[text] = (value, time.monotonic())
     return value
 

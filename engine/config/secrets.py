@@ -84,7 +84,7 @@ def secret(name: str) -> str | None:
         Failed, UsageError: it is a reference, and what it points to cannot be had.
     """
     text = _given(name)
-    return references.resolve(name, text, _variable) if references.is_reference(text) else text or None
+    return (references.resolve(name, text, _variable) if references.is_reference(text) else text) or None
 
 
 def reference(name: str) -> str:
