@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,27 +43,29 @@ def open_provider(settings: Settings, workspace: Workspace, name: str | None = N
     if name == "ssh":
         from engine.cloud.ssh import SshProvider
 
-        return SshProvider(settings.cloud.ssh)
+        return SshProvider(settings.cloud.ssh, lambda line: print(line, file=sys.stderr, flush=True))
     raise UsageError(
         "cloud.provider is not set", "set it to skypilot or ssh; see docs/cloud.md", kind="missing_setting"
     )
 
 
-def order(workspace: Workspace, settings: Settings, job: Job) -> Entry:
+def order(
+    workspace: Workspace, settings: Settings, job: Job, provider: Provider | None = None, now: float | None = None
+) -> Entry:
     """Check a job and write its page of the ledger; its guard does the rest.
 
     Raises:
         UsageError: no provider, no budget where it costs something, a budget that is too small, a bad name.
         Busy: a machine of this name may still run.
     """
-    provider = open_provider(settings, workspace)
+    provider = provider or open_provider(settings, workspace)
     job = provider.check(job)
     most = provider.expected(job).hourly_usd
     if most and job.budget_usd is None:
         raise UsageError(
             f"no budget for a machine of up to ${most:.2f} an hour", "give --budget USD, or set cloud.budget_usd"
         )
-    now = seconds()
+    now = seconds() if now is None else now
     if most and job.budget_usd is not None:
         minutes = job.budget_usd / most * 60 - settings.cloud.reserve_minutes - job.idle_minutes
         if minutes < 10:
@@ -115,7 +118,7 @@ def guard_lock(workspace: Workspace, name: str) -> Path:
     return workspace.lock(f"cloud-{name}-guard")
 
 
-def launch_now(workspace: Workspace, settings: Settings, name: str) -> None:
+def launch_now(workspace: Workspace, settings: Settings, name: str, provider: Provider | None = None) -> None:
     """The launcher's own process: ask the provider for the machine, and write what came of it into the ledger.
 
     Raises:
@@ -126,7 +129,8 @@ def launch_now(workspace: Workspace, settings: Settings, name: str) -> None:
     with hold(launch_lock(workspace, name), "launch a machine"):
         entry = ledger.read(name)
         try:
-            machine = open_provider(settings, workspace, entry.provider).launch(entry.job)
+            provider = provider or open_provider(settings, workspace, entry.provider)
+            machine = provider.launch(entry.job)
         except UnderstudyError as error:
             with ledger.change(name) as box:
                 box[0] = replace(box[0], failed=str(error))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,43 @@ class SshProvider:
     def __init__(self, settings: CloudSsh, say: Callable[[str], None] = lambda line: None) -> None:
         self._settings, self._say = settings, say
 
+    def check(self, job: Job) -> Job:
+        """The job as this server takes it: with `cloud.ssh.data`, the data that lies there instead of an upload."""
+        settings = self._settings
+        if not settings.address:
+            raise UsageError(
+                "cloud.ssh.address is not set",
+                "set it to your server: a host name, or an alias of ~/.ssh/config",
+                kind="missing_setting",
+            )
+        if job.max_hourly_usd is not None and settings.hourly_usd > job.max_hourly_usd:
+            raise UsageError(
+                f"{settings.address} costs ${settings.hourly_usd:g} an hour, more than ${job.max_hourly_usd:g}",
+                "raise --max-hourly, or mend cloud.ssh.hourly_usd",
+            )
+        split_words(job.words)
+        if settings.data is None:
+            return job
+        key = "go.shards" if job.words[0] == "go" else "data.root"
+        words = [word for word in job.words if not word.startswith(f"{key}=")]
+        return replace(job, data=(), words=(*words, f"{key}={settings.data}"))
+
+    def expected(self, job: Job) -> Machine:
+        """The server as the settings have it; its root's full path is known once it was asked."""
+        settings = self._settings
+        return Machine(
+            name=job.name,
+            provider=self.name,
+            address=str(settings.address),
+            root=settings.root,
+            hourly_usd=settings.hourly_usd,
+            gpu=job.gpu,
+            user=settings.user,
+            port=settings.port,
+            key=str(settings.key.expanduser()) if settings.key else None,
+            known_hosts=str(settings.known_hosts.expanduser()) if settings.known_hosts else None,
+        )
+
     def launch(self, job: Job) -> Machine:
         """Upload what changed and have the server train; what goes on there already goes on as it is.
 
@@ -61,11 +99,7 @@ class SshProvider:
             Busy: another job of this name is going on there.
             Failed: not reached, or refused by the host; launching again goes on.
         """
-        settings = self._settings
-        if not settings.address:
-            raise UsageError("cloud.ssh.address is not set", "set it to your server: a host name, or an alias of ~/.ssh/config", kind="missing_setting")  # fmt: skip
-        if job.max_hourly_usd is not None and settings.hourly_usd > job.max_hourly_usd:
-            raise UsageError(f"{settings.address} costs ${settings.hourly_usd:g} an hour, more than ${job.max_hourly_usd:g}", "raise --max-hourly, or mend cloud.ssh.hourly_usd")  # fmt: skip
+        job, settings = self.check(job), self._settings
         verb, begin, go_on = split_words(job.words)
         asked = {"id": _identity(job), "order": None}
         with self._line() as line:
@@ -75,19 +109,8 @@ class SshProvider:
                 order |= {"verb": verb, "begin": begin, "go_on": go_on, "grace_s": settings.grace_s}
                 answer = line.ask("start", job.name, said=asked | {"order": order} | self._left(job))
             answer = self._wait_begun(line, job, answer)
-        return Machine(
-            name=job.name,
-            provider=self.name,
-            address=settings.address,
-            root=answer["root"],
-            hourly_usd=settings.hourly_usd,
-            gpu=_gpu_name(answer) or job.gpu,
-            user=settings.user,
-            port=settings.port,
-            key=str(settings.key.expanduser()) if settings.key else None,
-            known_hosts=str(settings.known_hosts.expanduser()) if settings.known_hosts else None,
-            facts={"run": answer.get("state", {}).get("run")},
-        )
+        found = replace(self.expected(job), root=answer["root"], facts={"run": answer["state"].get("run")})
+        return replace(found, gpu=_gpu_name(answer) or job.gpu)
 
     def status(self, machine: Machine) -> MachineState:
         """The job there at one look. `preempted`: it should go on and nobody keeps it; launching again resumes it."""
@@ -238,6 +261,9 @@ def read_state(answer: dict[str, Any]) -> MachineState:
         state = "stopped"
     elif not answer["kept"]:
         state = "preempted" if answer["wanted"] == "run" else "stopped"
+    job = _JOBS.get(status, "unknown")
+    if status == "stopped" and answer["wanted"] == "run":
+        job = "failed"  # by somebody on the machine: not to be begun again by itself
     reason = account.get("reason") or ""
     if state == "preempted":
         reason = "nothing keeps the training there: the host was started again, or its processes were killed"
@@ -247,7 +273,7 @@ def read_state(answer: dict[str, Any]) -> MachineState:
     shift = time.time() - float(answer["now"])
     return MachineState(
         state,
-        _JOBS.get(status, "unknown"),
+        job,
         reason,
         active_at=active + shift if active else None,
         run=account.get("run"),

@@ -71,6 +71,7 @@ class Line:
         self._place, self.root, self._python = place, root.removeprefix("~/"), python
         self._runner = asyncio.Runner()
         self._connection: asyncssh.SSHClientConnection | None = None
+        self._reached = False
 
     @property
     def name(self) -> str:
@@ -190,15 +191,20 @@ class Line:
             if attempt:
                 await asyncio.sleep(_BACKOFF_S * 2 ** (attempt - 1))
             fresh = self._connection is None
-            if self._connection is None:
-                self._connection = await connect(self._place)
-                await self._install(self._connection)
             try:
+                if self._connection is None:
+                    self._connection = await connect(self._place)
+                    await self._install(self._connection)
+                    self._reached = True
                 return await work(self._connection)
             except TimeoutError:
                 problem = f"nothing came for {self._place.timeout_s:g} s"
             except (*_BROKEN, Broken) as error:
                 problem = str(error) or "connection lost"
+            except Unreachable as error:
+                if not self._reached or error.kind != Unreachable.default_kind:
+                    raise
+                problem = error.message
             await self._drop()
             if tries == 1 and not fresh:  # it had died unnoticed: nothing was run on it
                 return await self._persist(work, 2)

@@ -322,6 +322,7 @@ class CloudSsh(Section):
     python: str | None = None  # None: an environment is made there by `setup`
     setup: str | None = None  # None: a venv with the uploaded project
     files: Strings | None = None  # None: what git tracks
+    data: str | None = None  # None: data.root is uploaded
     grace_s: Annotated[float, Field(gt=0)] = 60.0
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
     hourly_usd: Annotated[float, Field(ge=0)] = 0.0
