@@ -24,7 +24,9 @@ from engine.store.locks import hold
 from engine.store.workspace import Workspace
 
 SETTLE_S = 180.0  # a machine that was asked for may come up so long after whoever asked was killed
-RETRY_S = 30.0
+RETRY_S = 30.0  # after a failure; twice as long after each further one, up to:
+LONGEST_S = 300.0
+CONFIRM_S = 30.0  # between two looks that both find a machine gone: a provider's list may be late
 LAUNCH_LOOK_S = 5.0
 FIRST_TRIES = 3  # for a machine that was never there
 HOME_S = 300.0  # how often the runs come home
@@ -66,7 +68,7 @@ class Guard:
         self._ledger, self._name, self._provider = Ledger(workspace), name, provider
         self._launcher, self._sync, self._clock = launcher, sync, clock
         self._home_at = self._seen_at = clock()
-        self._trouble = ""
+        self._trouble, self._failures = "", 0
 
     def tick(self) -> float | None:
         """One look, and what follows from it: seconds until the next one, or None when the machine is gone."""
@@ -101,8 +103,8 @@ class Guard:
                     else ""
                 )
                 self._alert("unreachable", "cannot be asked", f"{state.reason}; it is counted as running{until}")
-            return min(RETRY_S, self._cloud.poll_s)
-        self._seen_at = now
+            return self._later()
+        self._seen_at, self._failures = now, 0
         if state.job in ("done", "failed"):
             self._want_down("the training is done" if state.job == "done" else "the training has ended")
             return 0.0
@@ -164,16 +166,26 @@ class Guard:
         try:
             self._provider.down(machine)
         except StillRunning as error:
+            self._not_gone()
             self._alert("still_running", "still runs and costs money", error.message, error.hint)
-            return RETRY_S
+            return self._later()
         except UnderstudyError as error:
+            self._not_gone()
             self._alert("still_running", "may still run and cost money", str(error))
-            return RETRY_S
+            return self._later()
         now = self._clock()
         if entry.machine is None and entry.asked_at is not None and now - entry.asked_at < SETTLE_S:
             return RETRY_S  # nothing yet of what was asked for; it may come
+        if entry.gone_at is None or now - entry.gone_at < CONFIRM_S:
+            with self._ledger.change(self._name) as box:
+                box[0] = replace(box[0], gone_at=box[0].gone_at or now)
+            return CONFIRM_S
         self._close(now)
         return None
+
+    def _not_gone(self) -> None:
+        with self._ledger.change(self._name) as box:
+            box[0] = replace(box[0], gone_at=None)
 
     def _close(self, now: float) -> None:
         with self._ledger.change(self._name) as box:
@@ -267,6 +279,11 @@ class Guard:
     def _clear(self, subject: str) -> None:
         with hold(self._workspace.lock("alerts-cloud"), "tell of a machine", wait=True, timeout_s=5.0):
             clear_alert(self._workspace, self._settings, f"cloud {self._name}", subject)
+
+    def _later(self) -> float:
+        """The pause after a failure."""
+        self._failures += 1
+        return float(min(RETRY_S * 2 ** (self._failures - 1), LONGEST_S))
 
     def _until(self, entry: Entry, pause_s: float) -> float:
         """A pause, no longer than to the moment at which the machine is to end."""

@@ -50,6 +50,7 @@ class Entry:
         launches: how often a machine was asked for; more than one after a preemption.
         asked_at: when it was last asked for; a machine may come up a while after whoever asked was killed.
         failed: what the last launch said when it failed, "" when it did not.
+        gone_at: when it was first found gone; it is closed when a later look finds the same.
         last: the last look (`MachineState`), and when it was.
     """
 
@@ -67,6 +68,7 @@ class Entry:
     launches: int = 0
     asked_at: float | None = None
     failed: str = ""
+    gone_at: float | None = None
     last: dict[str, Any] = field(default_factory=dict)
     checked_at: float | None = None
     told: tuple[str, ...] = ()
@@ -111,12 +113,17 @@ class Entry:
         return replace(self.paused(now), closed_at=now, wanted="down")
 
     def seen(self, state: MachineState, now: float) -> Self:
-        """A look: its state is kept, and counting stops or goes on as the state says."""
+        """A look: its state is kept, and counting stops or goes on as the state says.
+
+        One look that finds no machine may be a list that is late: counting stops with the second.
+        """
+        before = (self.last or {}).get("state")
         entry = replace(self, last=state.as_json(), checked_at=now)
         counted = any(interval.until is None for interval in entry.intervals)
-        if state.state in PAID and not counted:
-            return entry.begun(now, state.hourly_usd)
-        return entry.paused(now) if counted and state.state not in PAID else entry
+        if state.state in PAID:
+            return entry if counted else entry.begun(now, state.hourly_usd)
+        sure = state.state == "stopped" or before == state.state
+        return entry.paused(now) if counted and sure else entry
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)

@@ -26,7 +26,6 @@ Command = Callable[
 ]  # words of an engine command to its whole command line, `Session.engine_command`
 _SYNC_S = 600.0
 _KILL_S = 10.0
-_LONGEST_S = 60.0  # between two looks into the ledger: somebody may want the machine down
 
 
 def open_provider(settings: Settings, workspace: Workspace, name: str | None = None) -> Provider:
@@ -169,7 +168,7 @@ def attend(guard: Guard, ledger: Ledger, name: str, sleep: Callable[[float], Non
             pause_s = 30.0
         if pause_s is None:
             return
-        until, wanted = time.monotonic() + min(pause_s, _LONGEST_S), _wanted(ledger, name)
+        until, wanted = time.monotonic() + pause_s, _wanted(ledger, name)
         while (left := until - time.monotonic()) > 0 and _wanted(ledger, name) == wanted:
             sleep(min(left, 1.0))
 

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _LAUNCH_S = 3600.0  # finding a machine, installing there: longer than that and 
 _SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
 _STATES: dict[str, State] = {"UP": "running", "INIT": "starting", "STOPPED": "stopped"}
 _JOBS: dict[str, JobState] = {"RUNNING": "running", "SUCCEEDED": "done", "CANCELLED": "failed"}
-_DOWN_TRIES = 5
+_DOWN_TRIES = 2
 
 
 class Skypilot:
@@ -41,9 +41,15 @@ class Skypilot:
 
     name = "skypilot"
 
-    def __init__(self, settings: Settings, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        workspace: Workspace,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._cloud, self._workspace, self._settings = settings.cloud, workspace, settings
-        self._folder = workspace.root / "cloud"
+        self._folder, self._clock, self._sleep = workspace.root / "cloud", clock, sleep
 
     def expected(self, job: Job) -> Machine:
         """The machine as far as it is known before it is there."""
@@ -75,7 +81,7 @@ class Skypilot:
         home = self._folder / job.name / "runs"
         there = job if job.resume or not _any_state(home) else replace(job, resume="latest")
         path = self._folder / job.name / "task.yaml"
-        task = task_yaml(there, home if there.resume else None, self._cloud.infra, time.time())
+        task = task_yaml(there, home if there.resume else None, self._cloud.infra, self._clock())
         atomic_write(path, task)
         done = self._sky("launch", "--yes", "--detach-run", "--cluster", job.name, str(path), timeout_s=_LAUNCH_S)
         if done.code:
@@ -122,20 +128,20 @@ class Skypilot:
             )
 
     def down(self, machine: Machine) -> None:
+        """As `Provider.down`. SkyPilot's command is given even where it lists nothing: a list may be old."""
         why = ""
         for attempt in range(_DOWN_TRIES):
             try:
+                done = self._sky("down", "--yes", machine.name, timeout_s=self._cloud.timeout_s)
                 if self._record(machine.name) is None:
                     return
-                done = self._sky("down", "--yes", machine.name, timeout_s=self._cloud.timeout_s)
                 why = _last_words(done) if done.code else "the provider still lists it"
-                if not done.code and self._record(machine.name) is None:
-                    return
             except UnderstudyError as error:
                 why = str(error)
-            time.sleep(min(2.0**attempt, 10.0) if attempt < _DOWN_TRIES - 1 else 0)
-        raise StillRunning(machine.name, why, f"try: {self._cloud.skypilot} down {machine.name}, and look into the "
-                           "provider's own console")  # fmt: skip
+            if attempt < _DOWN_TRIES - 1:
+                self._sleep(min(2.0**attempt, 10.0))
+        how = f"try: {self._cloud.skypilot} down {machine.name}, and look into the provider's own console"
+        raise StillRunning(machine.name, why, how)
 
     def _look(self, machine: Machine) -> MachineState:
         """What a running machine says of itself, and SkyPilot of its job."""
