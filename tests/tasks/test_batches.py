@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from engine.config.schema import Data
+from engine.tasks.images import batches as making
 from engine.tasks.images.batches import train_batches, val_batches
 from engine.tasks.images.data import DataSet, load_data
 from engine.tasks.images.order import epoch_order
@@ -48,7 +49,9 @@ def test_balanced_sampling_shows_each_class_as_often() -> None:
 
 @pytest.mark.parametrize("level", ["standard", "document"])
 @pytest.mark.parametrize("sampling", ["uniform", "balanced"])
-def test_batches_do_not_depend_on_threads_place_or_cache(photos: Path, level: str, sampling: str) -> None:
+def test_batches_do_not_depend_on_threads_place_or_cache(
+    photos: Path, level: str, sampling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def batches(made: DataSet, start: int, workers: int) -> list[tuple[torch.Tensor, ...]]:
         return list(train_batches(made.train, level, 5, 2, 4, sampling=sampling, start=start, workers=workers))
 
@@ -56,6 +59,7 @@ def test_batches_do_not_depend_on_threads_place_or_cache(photos: Path, level: st
     bare = load_data(Data(kind="folder", root=photos, img_size=16, cache_bytes=0), 0)
     whole = batches(kept, 0, 0)
     assert len(whole) == 4
+    monkeypatch.setattr(making, "_PIECE", 3)  # samples that a thread makes at a time
     for start, again in ((0, batches(kept, 0, 3)), (0, batches(bare, 0, 1)), (2, batches(bare, 2, 4))):
         assert len(again) == len(whole) - start
         for one, other in zip(whole[start:], again, strict=True):

@@ -133,6 +133,10 @@ def test_images_are_decoded_without_a_place_to_keep_them(load: Load, tmp_path: P
 
 def test_a_file_that_changes_during_the_training_is_said(load: Load, root: Path) -> None:
     made, _ = load(cache_bytes=0)
+    before = made.train.pixels([0])
+    for path in root.rglob("*.png"):
+        path.touch()  # another time, the same content
+    assert (made.train.pixels([0]) == before).all()
     for path in root.rglob("*.png"):
         put(path, 999)
     with pytest.raises(Failed, match="was good before the first epoch"):

@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.errors import Busy
 from engine.store.locks import hold
-from engine.tasks.images.cache import UNSETTLED, Decoded, DecodedMemory, Kept, Shelf, Verdicts
+from engine.tasks.images.cache import UNSETTLED, Decoded, DecodedMemory, Kept, Shelf, Verdicts, stats_of
 from engine.tasks.images.listing import Entry, Listing
 from engine.tasks.images.preprocess import ImageError, Preprocess
 
@@ -274,10 +274,9 @@ def _stats(base: Path, names: list[str]) -> np.ndarray:
     prefix = f"{base}{os.sep}"
     for i, name in enumerate(names):
         try:
-            found = os.stat(prefix + name)  # noqa: PTH116 - ten thousand Paths would take longer than the calls
+            stats[i] = stats_of(os.stat(prefix + name))  # noqa: PTH116 - Paths would take longer than the calls
         except (OSError, ValueError):
             continue
-        stats[i] = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & 0x7FFFFFFFFFFFFFFF
     return stats
 
 
