@@ -1,0 +1,77 @@
+"""A server of one's own for the tests: a real sshd on loopback, and an engine that only counts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks._rented import Rented
+from engine.cloud.provider import Job, MachineState
+from engine.cloud.ssh import SshProvider
+
+# counts to COUNT (a file beside the runs), a state every 20 ms; stops as a training does; CODE is its exit code
+ENGINE = """
+import json, os, signal, sys, time
+from pathlib import Path
+words = sys.argv[1:]
+root = Path(words[words.index("--workspace") + 1])
+run = words[words.index("--claimed" if "--claimed" in words else "--resume") + 1]
+folder = root / "runs" / run
+settings = dict(word.split("=") for word in words if "=" in word)
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1) if "deaf" not in settings else None)
+(folder / "manifest.json").write_text(json.dumps({"settings": {"epochs": 1}}))
+state = folder / "last.json"
+count = json.loads(state.read_text()) if state.exists() else 0
+print("from", count, *words[words.index("--workspace") + 2 :], os.environ.get("TOKEN", ""), flush=True)
+while count < int(settings.get("trackers.to", 40)):
+    time.sleep(0.02)
+    count += 1
+    scratch = folder / "scratch"
+    scratch.write_text(json.dumps(count))
+    scratch.replace(state)
+    if stopped:
+        sys.exit(130)
+print("ends with", settings.get("trackers.code", "0"), flush=True)
+sys.exit(int(settings.get("trackers.code", "0")))
+"""
+
+
+@dataclass
+class OwnServer:
+    """The server, its provider, and what the provider said; `settings` are those of `[cloud.ssh]`."""
+
+    host: Rented
+    code: Path
+    settings: dict[str, object] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        package = self.code / "engine"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "__main__.py").write_text(ENGINE)
+        self.settings = {"python": sys.executable, "files": ["**/*", ".env"], "grace_s": 0.5, **self.settings}
+
+    @property
+    def provider(self) -> SshProvider:
+        return SshProvider(self.host.settings(**self.settings), self.said.append)
+
+    def job(self, *words: str, name: str = "train-1", left_s: float | None = None, **more: object) -> Job:
+        stop_at = None if left_s is None else time.time() + left_s
+        return Job(name, ("train", *words), self.code, stop_at=stop_at, **more)  # type: ignore[arg-type]
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def settled(state: MachineState) -> tuple[str, str]:
+    return state.state, state.job
