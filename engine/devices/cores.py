@@ -12,27 +12,27 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def one_core_each(threads: int) -> list[int | None]:
-    """The core of each of `threads` threads, or None for all where there is not exactly one core for each."""
+def cores_of(threads: int) -> list[int]:
+    """The numbers of this process's cores, the lowest first, where there is one for each of `threads` threads
+    and more than one in all; else none."""
     if hasattr(os, "sched_getaffinity") and len(cores := sorted(os.sched_getaffinity(0))) == threads > 1:
-        return list(cores)
-    return [None] * threads
+        return cores
+    return []
 
 
-class OneCore:
-    """Keeps the calling thread on one core while `keep(True)`, on all of its process's otherwise.
+class Place:
+    """Where the calling thread runs: on one core, or on all of its process's.
 
     A thread that stays finds its net's weights in that core's cache: 7% less time for a small net's request.
-
-    Args:
-        core: its number, or None to do nothing. Made by a thread that still has all cores.
+    Made by a thread that has all cores.
     """
 
-    def __init__(self, core: int | None) -> None:
-        self._core, self._kept = core, False
-        self._all = os.sched_getaffinity(0) if core is not None else set()
+    def __init__(self) -> None:
+        self._core: int | None = None
+        self._all = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
-    def keep(self, on: bool) -> None:
-        if self._core is not None and on != self._kept:
-            os.sched_setaffinity(0, {self._core} if on else self._all)
-            self._kept = on
+    def stay(self, core: int | None) -> None:
+        """Run on `core` from now on; None: on all."""
+        if core != self._core:
+            os.sched_setaffinity(0, self._all if core is None else {core})
+            self._core = core

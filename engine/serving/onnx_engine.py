@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from engine.devices.cores import available_cores
+from engine.devices.cores import available_cores, cores_of
 from engine.errors import Failed
 from engine.release.bundle import Release
 
@@ -67,4 +67,8 @@ def _session(net: bytes, threads: int) -> ort.InferenceSession:
     options.log_severity_level = 3
     # Threads that spin after the run's end would take the cores from the next decoding.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if others := cores_of(threads)[1:]:  # the caller has the first; ONNX Runtime counts from 1
+        options.add_session_config_entry(
+            "session.intra_op_thread_affinities", ";".join(str(core + 1) for core in others)
+        )
     return ort.InferenceSession(net, options, providers=["CPUExecutionProvider"])

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.devices.cores import OneCore, one_core_each
+from engine.devices.cores import Place, cores_of
 from engine.errors import UnderstudyError
 from engine.release.bundle import read_release
 from engine.serving import frames
@@ -52,24 +52,35 @@ class Worker:
         self._writing = threading.Lock()
         self._large = threading.Lock()
         self._model: Model | None = None
+        self._batches = False
+        self._cores: list[int] = []
 
     def run(self) -> None:
         self._answer(frames.HELLO, Found(200, b"{}"))
-        places = [OneCore(core) for core in one_core_each(self._threads)]
-        for place in places[1:]:
-            threading.Thread(target=self._work, args=[place], daemon=True).start()
-        self._work(places[0])
+        self._cores = cores_of(self._threads)
+        for number in range(1, self._threads):
+            threading.Thread(target=self._work, args=[number], daemon=True).start()
+        self._work(0)
 
-    def _work(self, place: OneCore) -> None:
+    def _work(self, number: int) -> None:
+        place = Place()
+        own, first = (self._cores[number], self._cores[0]) if number < len(self._cores) else (None, None)
         try:
             while True:
                 with self._reading:
                     length, ident, kind, argument = frames.REQUEST.unpack(self._receive(frames.REQUEST.size))
                     body = self._receive(length)
-                place.keep(not kind & frames.ALONE)
-                with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
-                    answer = self._handle(kind, argument, body)
-                self._answer(ident, answer)
+                    alone = bool(kind & frames.ALONE) and not self._batches
+                    anywhere = self._batches or kind & ~frames.ALONE == frames.LOAD
+                    place.stay(None if anywhere else first if alone else own)
+                    if alone:
+                        # It has all the cores: the next one would only contend with it. And the thread that
+                        # has its net in the cache takes the next one too.
+                        self._answer(ident, self._handle(kind, argument, body))
+                if not alone:
+                    with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
+                        answer = self._handle(kind, argument, body)
+                    self._answer(ident, answer)
                 if length > _LARGE_BYTES:
                     del body
                     give_memory_back()
@@ -130,9 +141,9 @@ class Worker:
         gc.collect()
         gc.freeze()
         give_memory_back()
-        self._model = model
-        for _ in range(self._threads, model.in_flight):  # an accelerator's batch is made of requests that wait
-            threading.Thread(target=self._work, args=[OneCore(None)], daemon=True).start()
+        self._model, self._batches = model, model.in_flight > 0
+        for number in range(self._threads, model.in_flight):  # an accelerator's batch is made of waiting requests
+            threading.Thread(target=self._work, args=[number], daemon=True).start()
         self._threads = max(self._threads, model.in_flight)
         _set_oom_score(_OOM_SERVING)
         return json.dumps(model.card()).encode()

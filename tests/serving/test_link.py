@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from engine.devices.cores import OneCore, one_core_each
+from engine.devices.cores import Place, cores_of
 from engine.serving import frames
 from engine.serving.link import Answer, Link
 
@@ -90,15 +90,15 @@ async def test_going_back_at_once_waits_for_nobody_who_waits() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
-def test_a_thread_stays_on_its_core_while_it_should() -> None:
+def test_a_thread_stays_where_it_is_told() -> None:
     found: list[set[int]] = []
     everywhere = os.sched_getaffinity(0)
     core = min(everywhere)
 
     def work() -> None:
-        place = OneCore(core)
-        for on in (True, False):
-            place.keep(on)
+        place = Place()
+        for where in (core, None):
+            place.stay(where)
             found.append(os.sched_getaffinity(0))
 
     thread = threading.Thread(target=work)
@@ -108,10 +108,11 @@ def test_a_thread_stays_on_its_core_while_it_should() -> None:
     assert os.sched_getaffinity(0) == everywhere
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
 def test_a_core_for_each_thread_or_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5})
-    assert one_core_each(2) == [2, 5]
-    assert one_core_each(3) == [None] * 3
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7})
-    assert one_core_each(1) == [None]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 2}, raising=False)
+    assert cores_of(2) == [2, 5]
+    assert cores_of(3) == []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7}, raising=False)
+    assert cores_of(1) == []
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores_of(2) == []
