@@ -39,7 +39,7 @@ def export(
     threads: int,
     allow_worse: bool,
 ) -> None:
-    """Write a model as ONNX, INT8, torch.export or TorchScript; check, time and judge each file."""
+    """Write a model as ONNX, INT8, torch.export, TorchScript or for Triton; check, time and judge each file."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch takes turns with ONNX Runtime
     settings = session.settings
     if edge_config:
@@ -82,7 +82,7 @@ def _text(report: dict[str, Any]) -> str:
         right = f"{judged['accuracy']:.2%}" if judged else "-"
         rows.append(
             (
-                Path(row["path"]).name,
+                Path(row["path"]).name if row["format"] != "triton" else "triton/",
                 f"{row['bytes'] / 1e6:.2f} MB",
                 f"{row['size_ratio']:.2f}x",
                 f"{row['speedup']:.2f}x",

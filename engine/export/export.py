@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import Failed, UnderstudyError, UsageError
-from engine.export import formats
+from engine.export import formats, triton
 from engine.export.host import cpu_features, cpu_name, has_vnni
 from engine.export.int8 import quantize
 from engine.export.labelled import Data
@@ -98,6 +98,8 @@ class Export:
 
     def _write(self, kind: str) -> None:
         path, key = self.folder / formats.FILES[kind], self._key(kind)
+        if kind == "triton":
+            self._write_beside()
         if (note := self.steps.kept(kind, key, path)) is not None:
             self.contents[kind], self.notes[kind] = path.read_bytes(), note
             self.say(f"{kind}: {path.name} is there already")
@@ -126,7 +128,7 @@ class Export:
             return formats.scripted(subject), {"note": "deprecated by torch: take pt2 where you can"}
         if not subject.onnx:
             raise Failed(subject.inexpressible)
-        if kind == "onnx":
+        if kind in ("onnx", "triton"):
             return formats.with_metadata(subject.onnx, subject.metadata()), {}
         if kind == "fp16":
             return formats.with_metadata(formats.half(subject.onnx), subject.metadata(precision="fp16")), {}
@@ -148,6 +150,11 @@ class Export:
         return formats.with_metadata(
             found.content, found.subject.metadata(precision="int8", **found.note)
         ), found.note
+
+    def _write_beside(self) -> None:
+        """Whatever a model repository has but the net; a net that cannot be written leaves them without harm."""
+        for name, text in triton.beside(self.subject).items():
+            atomic_write(self.folder / name, text)
 
     def _check(self, kind: str, content: bytes) -> None:
         """Refuse an exact format whose answers are not the original's, and any whose answers are no numbers."""
@@ -236,7 +243,7 @@ class Export:
         }
 
     def _runners(self, threads: int, *, eager: bool) -> dict[str, Answers]:
-        """Everything that is compared; `onnx` of an original is the very graph that `_FP32` is, and left out."""
+        """Everything that is compared; an original's `onnx` and `triton` are the very graph that `_FP32` is: left out."""
         name, original = self.subject.medium.input_name, self.original
         found: dict[str, Answers] = {}
         if eager or not original.onnx:
@@ -244,7 +251,7 @@ class Export:
         if original.onnx:
             found[_FP32] = formats.OnnxRunner(original.onnx, name, threads)
         for kind, content in self.contents.items():
-            if not (kind == "onnx" and original is self.subject):
+            if not (kind in ("onnx", "triton") and original is self.subject):
                 found[kind] = formats.runner(kind, content, name, threads)
         return found
 

@@ -7,6 +7,7 @@
 | `int8` | `model_quantized.onnx` | see `engine.export.quantize` |
 | `pt2` | `model.pt2` | torch.export, for torch and AOTInductor |
 | `torchscript` | `model_scripted.pt` | the documents' format; torch calls it deprecated |
+| `triton` | `triton/understudy/` | a model repository, see `engine.export.triton` |
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from engine.export import triton
 from engine.export.session import open_session
 from engine.export.subject import Subject
 
@@ -30,6 +32,7 @@ FILES = {
     "int8": "model_quantized.onnx",
     "pt2": "model.pt2",
     "torchscript": "model_scripted.pt",
+    "triton": triton.FILE,
 }
 INSTEAD = {"onnx": "pt2", "pt2": "torchscript"}  # what is written where a format cannot express the net
 
@@ -115,7 +118,7 @@ class TorchRunner:
 
 def runner(kind: str, content: bytes, input_name: str, threads: int) -> OnnxRunner | TorchRunner:
     """What answers batches from the bytes of an exported file of this format."""
-    if kind in ("onnx", "fp16", "int8"):
+    if kind in ("onnx", "triton", "fp16", "int8"):
         return OnnxRunner(content, input_name, threads)
     import torch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.config.schema import Export as ExportSettings
 from engine.errors import UsageError, nearest
 
-ORDER = ("onnx", "pt2", "torchscript", "fp16", "int8")
+ORDER = ("onnx", "pt2", "torchscript", "fp16", "int8", "triton")
 REPORT = "export.json"
 TOO_MUCH = 0.01  # an INT8 file that loses more of the accuracy is an error unless allowed
 

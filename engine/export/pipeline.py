@@ -85,7 +85,9 @@ def export_checkpoint(
             "folder": str(folder.absolute()),
             "checkpoint": report["checkpoint"]["name"],
             "sha256": report["checkpoint"]["sha256"],
-            "files": {Path(row["path"]).name: row["sha256"] for row in report["artifacts"]},
+            "files": {
+                Path(row["path"]).relative_to(folder).as_posix(): row["sha256"] for row in report["artifacts"]
+            },
             "skipped": [row["format"] for row in report["skipped"]],
         }
         append_event(workspace, "exported", subject.release.id, detail)

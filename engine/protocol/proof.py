@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 ANALYSED = 20  # classes of a confusion matrix, and pairs that are confused
 EXPORTS = 20
-EXPORT_FORMATS = ("onnx", "pt2", "torchscript", "fp16", "int8")
+EXPORT_FORMATS = ("onnx", "pt2", "torchscript", "fp16", "int8", "triton")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
