@@ -2,6 +2,7 @@ PYTHON ?= python3
 EXTRAS ?= dev
 KIND ?= cpu
 DOCKER ?= docker
+BASE_gpu := --build-arg BASE=nvidia/cuda:13.0.1-base-ubuntu24.04 --build-arg PIP_EXTRA_INDEX_URL=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -43,7 +44,7 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 image:
-	$(DOCKER) build -f containers/Dockerfile --build-arg KIND=$(KIND) -t understudy:$(KIND) .
+	$(DOCKER) build -f containers/Dockerfile $(BASE_$(KIND)) -t understudy:$(KIND) .
 
 clean:
 	rm -rf $(VENV)

@@ -10,7 +10,7 @@ import click
 
 from engine.cli.verb import Session, Verb, table
 from engine.config import Loaded
-from engine.config.references import described, is_reference
+from engine.config.references import described
 from engine.config.secrets import MASK, NAMES, PLAIN, reference, secret, whence
 from engine.errors import UsageError, nearest
 
@@ -41,7 +41,7 @@ def _settings(loaded: Loaded) -> dict[str, dict[str, Any]]:
     shown = {}
     for key, value in _flatten(loaded.settings.model_dump(mode="json")):
         if isinstance(value, str):
-            value = described(value) if is_reference(value) else _PASSWORD.sub(rf"\1{MASK}@", value)
+            value = described(value) if key.startswith("secrets.") else _PASSWORD.sub(rf"\1{MASK}@", value)
         shown[key] = {"value": value, "from": loaded.origins.get(key, "default")}
     return shown
 

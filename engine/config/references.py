@@ -137,7 +137,7 @@ def _of_command(name: str, command: str, shown: str) -> str:
             child.wait()
         if child.stdout is not None:
             child.stdout.close()
-    if child.returncode:
+    if child.returncode and len(content) <= _MOST_BYTES:
         raise _lost(
             name, f"{shown} ended with {child.returncode}", "run it by hand; what it says is not shown here"
         )

@@ -61,9 +61,8 @@ def test_the_image_runs_as_nobody_in_particular_with_a_health_check() -> None:
         "8892",
     ]
     assert json.loads(words["ENTRYPOINT"]) == ["understudy-engine"]
-    bases = [rest for word, rest in instructions() if word == "FROM"]
-    assert any(base.startswith("nvidia/cuda:") for base in bases)
-    assert all(re.search(r":[\w.-]*\d", base) or "${KIND}" in base or "bookworm" in base for base in bases), bases
+    assert next(rest for word, rest in instructions() if word == "ARG") == "BASE=debian:bookworm-slim"
+    assert [rest.split()[0] for word, rest in instructions() if word == "FROM"] == ["${BASE}", "${BASE}"]
     secrets = [
         rest
         for word, rest in instructions()
@@ -98,6 +97,16 @@ def test_the_image_is_installed_by_the_target_that_the_tests_run_on(tmp_path: Pa
     assert said[extras].replace(f"[{extras}]", "[dev]") == said["dev"]
     known = (PROJECT / "pyproject.toml").read_text()
     assert all(f"\n{extra} = [" in known for extra in extras.split(","))
+
+
+def test_the_gpu_image_is_the_same_on_nvidias_base() -> None:
+    command = ["make", "--dry-run", "image", "KIND=gpu"]
+    said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    given = dict(word.split("=", 1) for word in re.findall(r"--build-arg (\S*=\S*)", said))
+    assert given["BASE"].startswith("nvidia/cuda:")
+    assert given == compose("compose.gpu.yaml")["services"]["trainer"]["build"]["args"]
+    declared = {rest.partition("=")[0] for word, rest in instructions() if word == "ARG"}
+    assert set(given) <= declared
 
 
 def test_all_that_is_copied_goes_to_the_builder_and_exists() -> None:
