@@ -91,8 +91,8 @@ class Rented:
             for process in found:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            psutil.wait_procs([process for process in found if process.pid != self._server.pid], timeout=5)
             self._server.poll()
+            time.sleep(0.02)
         self._server.wait(10)
         self._server = None
 
@@ -129,7 +129,13 @@ class Rented:
         try:
             server = psutil.Process(self._server.pid)
             # what a login runs is a descendant too, and not the line's
-            below = [process for process in server.children(recursive=True) if "sshd" in process.name()]
+            return [server, *(process for process in server.children(recursive=True) if _is_line(process))]
         except psutil.NoSuchProcess:
             return []
-        return [server, *below] if server.status() != psutil.STATUS_ZOMBIE else below
+
+
+def _is_line(process: psutil.Process) -> bool:
+    try:
+        return "sshd" in process.name() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,45 @@
+"""A real training on one's own server, killed in the middle, ends in the bytes of the same training at home."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks._rented import Rented, missing
+from engine.cloud.provider import Job
+from engine.cloud.ssh import SshProvider
+from engine.config import load_settings
+from engine.store.workspace import Workspace
+from tests.cloud.own_server import wait_for
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+PROJECT = Path(__file__).resolve().parents[2]
+WORDS = ("model=litecnn", "data.img_size=8", "data.val_fraction=0.9", "training.epochs=6", "training.seed=7",
+         "training.save_every_steps=1", "device.prefer=cpu")  # fmt: skip
+
+
+def test_killed_there_and_the_same_bytes(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.training.train import train
+
+    settings = load_settings(None, workspace.root, list(WORDS)).settings
+    run = train(workspace, settings)["run"]
+    wanted = json.loads((workspace.runs / run / "manifest.json").read_text())
+    with Rented(tmp_path / "host") as host:
+        server = host.settings(python=sys.executable, files=["engine/**/*", "config.toml"], grace_s=20)
+        provider, said = SshProvider(server), host.home / "understudy" / "workspace" / "runs" / "0001"
+        machine = provider.launch(Job("exact", ("train", *WORDS), PROJECT))
+        wait_for(lambda: (said / "previous.pth").exists(), 120)
+        for process in host.training():
+            process.kill()
+        log = "\n".join(provider.logs(machine, follow=True))
+        provider.bring_home(machine, tmp_path / "home")
+        found = json.loads((tmp_path / "home" / "0001" / "manifest.json").read_text())
+        assert "killed by signal 9" in log
+        assert (found["status"], found["threads"]) == ("completed", wanted["threads"])
+        assert found["state_sha256"] == wanted["state_sha256"]
+        assert not host.training()

@@ -1,0 +1,146 @@
+"""What is uploaded: what git tracks as it is now, never a secret; only what is lacking, and on from where it broke."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cloud.host.job import JobFolder, write
+from engine.cloud.host.receive import Refused, receive, send
+from engine.cloud.upload import Item, is_secret, list_code, list_data
+from engine.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".env", "deploy/.env.production", "keys/server.pem", "id_ed25519", ".ssh/config", ".aws/config", "a/secrets.toml",
+     "kaggle.json", "TLS.KEY"],
+)  # fmt: skip
+def test_secrets_stay(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize("name", [".env.example", "engine/config/secrets.py", "keyboard.py", "environment.yml"])
+def test_code_goes(name: str) -> None:
+    assert not is_secret(name)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git on this host")
+def test_what_git_tracks_as_it_is_now(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.py", "1"),
+        ("gone.py", "1"),
+        ("b c.py", "1"),
+        (".env", "TOKEN=x"),
+        ("new.py", "untracked"),
+    ):
+        (tmp_path / name).write_text(text)
+    for words in (["init", "-q"], ["add", "-f", "a.py", "gone.py", "b c.py", ".env"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    (tmp_path / "gone.py").unlink()
+    first = list_code(tmp_path, None)
+    (tmp_path / "a.py").write_text("2")
+    second = list_code(tmp_path, None)
+    assert [item.path for item in first.items] == ["a.py", "b c.py"]
+    assert first.left_out == (".env",)
+    assert first.id != second.id
+    assert [item.path for item in list_code(tmp_path, ["*.py"]).items] == ["a.py", "b c.py", "new.py"]
+    with pytest.raises(UsageError, match="nothing to upload"):
+        list_code(tmp_path, [".env"])
+
+
+def test_no_git_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="git cannot list") as refused:
+        list_code(tmp_path / "nowhere", None)
+    assert "cloud.ssh.files" in refused.value.hint
+
+
+def sent(
+    root: Path, kind: str, place: str, source: Path, items: list[Item], limit: int | None = None
+) -> dict[str, Any]:
+    """One sending of `items`, its line cut after `limit` bytes; what the host answered, and what it had asked for."""
+    order = {"kind": kind, "place": place, "files": [[i.path, i.size, i.tag, i.mode] for i in items]}
+    going = io.BytesIO()
+    with contextlib.suppress(Refused):  # what it asks for depends on nothing that is sent
+        receive(root, order, io.BytesIO(), going)
+    lines = going.getvalue().splitlines()
+    wanted = json.loads(lines[0])["wanted"] if lines else []
+    content = b"".join((source / items[number].path).read_bytes()[offset:] for number, offset in wanted)
+    return receive(root, order, io.BytesIO(content[:limit]), io.BytesIO()) | {"wanted": wanted}
+
+
+def test_code_is_sent_once_and_stays_as_it_was(tmp_path: Path) -> None:
+    code, root = tmp_path / "code", tmp_path / "root"
+    (code / "deep").mkdir(parents=True)
+    (code / "a.py").write_text("one")
+    (code / "deep" / "run.sh").write_text("two")
+    (code / "deep" / "run.sh").chmod(0o755)
+    first = list_code(code, ["**/*"])
+    assert sent(root, "code", f"code/{first.id}", code, list(first.items))["sent"] == 2
+    assert sent(root, "code", f"code/{first.id}", code, list(first.items))["sent"] == 0
+    (code / "a.py").write_text("three")
+    second = list_code(code, ["**/*"])
+    done = sent(root, "code", f"code/{second.id}", code, list(second.items))
+    assert (done["sent"], done["bytes"]) == (1, 5)
+    assert (root / "code" / first.id / "a.py").read_text() == "one"  # a run that goes on keeps its code
+    assert os.access(root / "code" / second.id / "deep" / "run.sh", os.X_OK)
+    wrong = [Item("a.py", 5, "0" * 64, 0o644)]
+    with pytest.raises(Refused, match="did not arrive as it was sent"):
+        sent(root, "code", "code/wrong", code, wrong)
+    for path in ("/etc/passwd", "../outside"):
+        with pytest.raises(Refused, match="leads out of"):
+            receive(
+                root, {"kind": "code", "place": "code/x", "files": [[path, 1, "", 0]]}, io.BytesIO(), io.BytesIO()
+            )
+
+
+def test_data_is_kept_alike_and_goes_on_where_it_broke(tmp_path: Path) -> None:
+    data, root = tmp_path / "data", tmp_path / "root"
+    (data / "cat").mkdir(parents=True)
+    (data / "cat" / "1.png").write_bytes(b"x" * 1000)
+    (data / "cat" / "2.png").write_bytes(b"y" * 5000)
+    (data / ".hidden").write_bytes(b"z")
+    items = list_data(data)
+    with pytest.raises(Refused, match="broke off"):
+        sent(root, "data", "data/set", data, items, limit=3000)
+    done = sent(root, "data", "data/set", data, items)
+    assert done["wanted"] == [[1, 2000]]
+    assert (root / "data/set/cat/2.png").read_bytes() == b"y" * 5000
+    assert sent(root, "data", "data/set", data, items)["wanted"] == []
+
+    (data / "cat" / "1.png").unlink()
+    (data / "cat" / "2.png").write_bytes(b"w" * 5000)
+    job = JobFolder(root, "busy")
+    write(job.order, json.dumps({"data": ["data/set"]}))
+    with job.held(job.lock), pytest.raises(Refused, match="it has changed at home"):
+        sent(root, "data", "data/set", data, list_data(data))
+    done = sent(root, "data", "data/set", data, list_data(data))
+    assert (done["sent"], done["removed"]) == (1, 1)
+    assert sorted(path.name for path in (root / "data/set/cat").iterdir()) == ["2.png"]
+    with pytest.raises(UsageError, match="no data at"):
+        list_data(tmp_path / "nowhere")
+
+
+def test_a_run_comes_home_its_index_last(tmp_path: Path) -> None:
+    run = tmp_path / "workspace" / "runs" / "0001"
+    run.mkdir(parents=True)
+    for name in ("last.json", "last.pth", ".last.new.part", "run.lock", "manifest.json", "train.log"):
+        (run / name).write_text(name)
+    facts = (run / "train.log").stat()
+    going = io.BytesIO()
+    send(tmp_path, {"run": "0001", "have": {"train.log": [facts.st_size, facts.st_mtime_ns]}}, going)
+    text, names = going.getvalue(), []
+    while text:
+        line, text = text.split(b"\n", 1)
+        header = json.loads(line)
+        names.append(header["path"])
+        text = text[header["size"] :]
+    assert names == ["last.pth", "manifest.json", "last.json"]
