@@ -41,11 +41,17 @@ def cloud_launch(
     """Rent a machine, train there with these settings, bring everything home, and end it with its budget."""
     from engine.cloud.job import training_job
     from engine.cloud.ledger import Ledger, check_name
-    from engine.cloud.machines import order, start_guard
+    from engine.cloud.machines import order, start_guard, want
 
-    cloud = session.settings.cloud
-    name = name or _free_name(Ledger(session.workspace).names())
+    cloud, ledger = session.settings.cloud, Ledger(session.workspace)
+    name = name or _free_name(ledger.names())
     check_name(name)
+    if not dry_run and name in ledger.names() and (stopped := ledger.read(name)).open and stopped.wanted == "stopped":
+        want(session.workspace, name, "up", "")
+        session.say(f"'{name}': the training goes on where it was stopped, with the settings it began with")
+        start_guard(session.workspace, name, session.engine_command)
+        session.emit(_one(session, name), _status_line)
+        return
     job = training_job(
         session.loaded,
         name,

@@ -106,7 +106,8 @@ class Guard:
             return self._later()
         self._seen_at, self._failures = now, 0
         if state.job in ("done", "failed"):
-            self._want_down("the training is done" if state.job == "done" else "the training has ended")
+            ended = f"the training has ended{state.reason and f': {state.reason}'}"
+            self._want_down("the training is done" if state.job == "done" else ended)
             return 0.0
         if entry.wanted == "stopped" and state.state == "gone":
             self._want_down("its training was stopped, and it had nothing to do")
@@ -137,7 +138,7 @@ class Guard:
         if limit is not None and limit - entry.job.idle_minutes * 60 - now < _WORTH_S:
             self._want_down("what is left of the budget is not worth another machine")
             return 0.0
-        if entry.machine is not None:
+        if entry.machine is not None and state.state != "stopped":  # else a person has it go on
             text = f"{state.reason or 'the provider took it back'}; another one is asked for, and the run goes on there"
             notify(self._workspace, self._settings, "alert", alert_message(f"'{self._name}' was preempted", text))
             append_event(self._workspace, "alert", self._name, {"kind": "preempted", "reason": text})

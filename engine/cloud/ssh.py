@@ -267,8 +267,8 @@ def read_state(answer: dict[str, Any]) -> MachineState:
     reason = account.get("reason") or ""
     if state == "preempted":
         reason = "nothing keeps the training there: the host was started again, or its processes were killed"
-    ended = account.get("ended") if state == "stopped" else None
-    active = ended or answer.get("active") or answer.get("beat")
+    # a server with nothing to do costs nothing by that: nobody needs to hear of it
+    active = None if state == "stopped" else answer.get("active") or answer.get("beat")
     # the host's clock may be another than ours
     shift = time.time() - float(answer["now"])
     return MachineState(

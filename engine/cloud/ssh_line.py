@@ -68,7 +68,7 @@ class Line:
     """
 
     def __init__(self, place: Place, root: str, python: str = "python3") -> None:
-        self._place, self.root, self._python = place, root.removeprefix("~/"), python
+        self._place, self.root, self._python = place, root.removeprefix("~/"), python.removeprefix("~/")
         self._runner = asyncio.Runner()
         self._connection: asyncssh.SSHClientConnection | None = None
         self._reached = False

@@ -156,7 +156,7 @@ class Keeper:
     # -- the environment
 
     def _python(self) -> str:
-        return str(self.order["python"] or self._environment() / "bin" / "python")
+        return str(Path(self.order["python"] or self._environment() / "bin" / "python").expanduser())
 
     def _code(self) -> Path:
         return self.job.root / "code" / str(self.order["code"])
