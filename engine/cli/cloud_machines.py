@@ -46,7 +46,12 @@ def cloud_launch(
     cloud, ledger = session.settings.cloud, Ledger(session.workspace)
     name = name or _free_name(ledger.names())
     check_name(name)
-    if not dry_run and name in ledger.names() and (stopped := ledger.read(name)).open and stopped.wanted == "stopped":
+    if (
+        not dry_run
+        and name in ledger.names()
+        and (stopped := ledger.read(name)).open
+        and stopped.wanted == "stopped"
+    ):
         want(session.workspace, name, "up", "")
         session.say(f"'{name}': the training goes on where it was stopped, with the settings it began with")
         start_guard(session.workspace, name, session.engine_command)
