@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.cloud.host.job import JobFolder, write
+from engine.cloud.host.job import JobFolder, held, write
 from engine.cloud.host.receive import Refused, receive, send
 from engine.cloud.upload import Item, is_secret, list_code, list_data
 from engine.errors import UsageError
@@ -120,7 +120,7 @@ def test_data_is_kept_alike_and_goes_on_where_it_broke(tmp_path: Path) -> None:
     (data / "cat" / "2.png").write_bytes(b"w" * 5000)
     job = JobFolder(root, "busy")
     write(job.order, json.dumps({"data": ["data/set"]}))
-    with job.held(job.lock), pytest.raises(Refused, match="it has changed at home"):
+    with held(job.lock), pytest.raises(Refused, match="it has changed at home"):
         sent(root, "data", "data/set", data, list_data(data))
     done = sent(root, "data", "data/set", data, list_data(data))
     assert (done["sent"], done["removed"]) == (1, 1)

@@ -13,14 +13,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .job import FINAL, JobFolder, read, write
+from .job import FINAL, JobFolder, held, read, write
 from .keeper import Keeper, ward
 from .receive import Refused, receive, send
 
 _START_S = 15.0
+_ORDER_S = 120.0
 _GPU_S = 5.0
 _ASKED = "name,memory.used,memory.total,utilization.gpu"
 _FOLLOW_S = 0.2
@@ -142,22 +144,13 @@ def forget(job: JobFolder) -> dict[str, Any]:
     return answer
 
 
-def _alone(job: JobFolder) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _alone(job: JobFolder) -> Iterator[None]:
     """One order at a time for a job: two launches at once become one training."""
-
-    @contextlib.contextmanager
-    def held() -> Any:
-        deadline = time.monotonic() + 120
-        while True:
-            with job.held(job.folder / "order.lock") as mine:
-                if mine:
-                    yield
-                    return
-            if time.monotonic() > deadline:
-                raise Refused(f"job '{job.name}' is busy with another order", "busy")
-            time.sleep(0.05)
-
-    return held()
+    with held(job.folder / "order.lock", _ORDER_S) as mine:
+        if not mine:
+            raise Refused(f"job '{job.name}' is busy with another order", "busy")
+        yield
 
 
 def _spawn(job: JobFolder) -> None:

@@ -68,26 +68,11 @@ class JobFolder:
         run = (read(self.state) or {}).get("run")
         return self.root / "workspace" / "runs" / str(run) if run else None
 
-    @contextlib.contextmanager
-    def held(self, path: Path) -> Iterator[bool]:
-        """Whether this process got the lock `path`, for the block; it dies with its holder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-        finally:
-            os.close(handle)
-
     def kept(self) -> bool:
         """Whether a keeper lives."""
         if not self.lock.exists():
             return False
-        with self.held(self.lock) as free:
+        with held(self.lock) as free:
             return not free
 
     def processes(self, keeper: str | None = None) -> list[int]:
@@ -117,6 +102,28 @@ class JobFolder:
             if not left:
                 return []
         return left
+
+
+@contextlib.contextmanager
+def held(path: Path, wait_s: float = 0.0) -> Iterator[bool]:
+    """Whether this process got the lock `path`, for the block, within `wait_s`; it dies with its holder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + wait_s
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
+                yield False
+                return
+            yield True
+            return
+    finally:
+        os.close(handle)
 
 
 def write(path: Path, text: str) -> None:

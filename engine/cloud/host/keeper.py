@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .job import KEEPER, MARK, JobFolder, read, write
+from .job import KEEPER, MARK, JobFolder, held, read, write
 
 _TICK_S = 0.2
 _BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -53,7 +53,7 @@ class Keeper:
 
     def keep(self) -> None:
         """Work until the job's end; nothing where another keeper is at it."""
-        with self.job.held(self.job.lock) as mine:
+        with held(self.job.lock) as mine:
             if not mine:
                 return
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -114,6 +114,8 @@ class Keeper:
             if child.returncode == 0:  # it had just come to its own end
                 raise _End("completed", "") from None
             raise
+        if code == 0:
+            self._let_end()
         self._end_processes()  # of a killed training its loaders and sisters may be left
         return code, self._said(start)
 
@@ -171,7 +173,7 @@ class Keeper:
         place, lock = self._environment(), self.job.root / "environments" / f"{self.order['environment']}.lock"
         place.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            with self.job.held(lock) as mine:
+            with held(lock) as mine:
                 if (place / "ready").exists():
                     return
                 if mine:
@@ -233,6 +235,12 @@ class Keeper:
             child.wait()
             self._end_processes()
             raise
+
+    def _let_end(self) -> None:
+        """Give what a completed training has left (a tracker's last upload, a message) its time."""
+        deadline = time.monotonic() + self.grace_s
+        while self.job.processes() and time.monotonic() < deadline:
+            time.sleep(_TICK_S)
 
     def _end_processes(self) -> None:
         if left := self.job.end_processes(self.grace_s):

@@ -13,9 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .job import JobFolder, read, write
+from .job import JobFolder, held, read, write
 
 _CHUNK = 1 << 20
+_OTHER_S = 300.0  # for another upload to the same place
 _KEPT = 3  # snapshots that no job needs, kept for what the next one has in common with them
 
 
@@ -40,9 +41,11 @@ def receive(root: Path, wanted: dict[str, Any], coming: BinaryIO, going: BinaryI
     place = _below(root, str(wanted["place"]))
     for path, _, _, _ in wanted["files"]:
         _below(place, path)
-    if wanted["kind"] == "code":
-        return _receive_code(root, place, wanted["files"], coming, going)
-    return _receive_data(root, place, wanted["files"], coming, going)
+    take = _receive_code if wanted["kind"] == "code" else _receive_data
+    with held(root / "incoming" / f"{place.name}.lock", _OTHER_S) as mine:
+        if not mine:
+            raise Refused(f"somebody else is uploading {wanted['place']}", "busy")
+        return take(root, place, wanted["files"], coming, going)
 
 
 def _receive_code(root: Path, place: Path, files: list[Any], coming: BinaryIO, going: BinaryIO) -> dict[str, Any]:
