@@ -17,6 +17,7 @@ import psutil
 from engine.config.schema import CloudSsh
 
 SSHD = Path("/usr/sbin/sshd")
+_THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 _SFTP = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
 
 
@@ -39,9 +40,12 @@ class Rented:
             self.port = int(probe.getsockname()[1])
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {(folder / 'host.pub').read_text()}")
         sftp = next(path for path in _SFTP if Path(path).exists())
+        # a number of threads that is set here holds there too: the same sums in the same order
+        there = {"HOME": str(self.home), **{name: os.environ[name] for name in _THREADS if name in os.environ}}
+        there_words = " ".join(f"{name}={value}" for name, value in there.items())
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
-            f"PidFile none\nStrictModes no\nUsePAM no\nSetEnv HOME={self.home}\nPermitRootLogin yes\n"
+            f"PidFile none\nStrictModes no\nUsePAM no\nSetEnv {there_words}\nPermitRootLogin yes\n"
             f"Subsystem sftp {sftp}\nMaxStartups 100\n"
         )
         self._server: subprocess.Popen[bytes] | None = None

@@ -1,6 +1,6 @@
 """A run on a "rented" host that is cut off and killed three times, against the same run undisturbed.
 
-    python -m benchmarks.cloud [--json] [--epochs 40] [--hourly 0.69] [--keep DIR]
+    python -m benchmarks.cloud [--json] [--epochs 25] [--hourly 0.69]
 
 The host is a real sshd on loopback with a home of its own; `cloud launch` uploads the code there and starts the guard, as
 it does for everybody. Then the training's process gets SIGKILL, every open connection is cut while somebody follows the
@@ -12,7 +12,6 @@ time from the order to the end, without the stretch in which the ledger knew tha
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -35,6 +34,7 @@ NAME = "rented"
 WORDS = ["model=litecnn", "data.img_size=16", "data.augment=document", "training.ema_decay=0.9",
          "training.save_every_steps=20", "training.seed=7", "device.prefer=cpu"]  # fmt: skip
 _LOOK_S = 5.0  # the guard's, the least that cloud.poll_s may be
+_BEAT_S = 1.5  # a host that dies is known to have lived until its last beat, one a second
 _LIMIT_S = 240.0
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     """Disturb, compare, print; with --json one object `{"results": [...]}`. Ends with 1 where the figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--hourly", type=float, default=0.69, help="what an hour of the host costs, US dollars")
     arguments = parser.parse_args(argv)
     stream = sys.stderr if arguments.json else sys.stdout
@@ -75,14 +75,20 @@ def measure(folder: Path, epochs: int, hourly_usd: float, say: Callable[[str], N
         cloud += ["cloud.provider=ssh", f"cloud.poll_s={_LOOK_S}", "source.settle_s=0.1"]
         ordered = time.time()
         _engine(home, "cloud", "launch", "--name", NAME, "--budget", "5", "--detach", *words, *cloud)
-        disturbed = _disturb(host, home, cloud, say)
+        disturbed, lost = _disturb(host, home, cloud, say)
+        job = host.home / "understudy" / "jobs" / NAME / "state.json"
+        _wait(
+            lambda: not job.exists() or json.loads(job.read_text())["status"] == "completed", "the training's end"
+        )
+        done = time.time()
+        say("the training is completed there")
         _wait(lambda: not ledger.read(NAME).open, "the machine's end")
-        ended, entry = time.time(), ledger.read(NAME)
+        entry = ledger.read(NAME)
         _wait(lambda: not host.processes(), "the last process on the host")
         _wait(lambda: holder(home.lock(f"cloud-{NAME}-guard")) is None, "the guard's end")
         left = len(host.processes())
     manifest = _manifest(ledger.files(NAME) / "runs")
-    bill = _bill(entry, ordered, ended)
+    bill = _bill(entry, ordered, lost, done)
     same = manifest["state_sha256"] == undisturbed["state_sha256"]
     synced = (
         json.loads((home.state / "last_sync.json").read_text()) if (home.state / "last_sync.json").exists() else {}
@@ -91,13 +97,23 @@ def measure(folder: Path, epochs: int, hourly_usd: float, say: Callable[[str], N
     result |= {"sha256": manifest["state_sha256"], "wanted_sha256": undisturbed["state_sha256"]}
     result |= {"deployed": bool(synced.get("deployed")), "launches": entry.launches, **disturbed, **bill}
     result["ok"] = (
-        same and not left and abs(bill["off_s"]) < 1.0 and disturbed["resumed"] >= 2 and disturbed["log_whole"]
+        same
+        and not left
+        and abs(bill["off_s"]) <= _BEAT_S
+        and disturbed["resumed"] >= 2
+        and disturbed["log_whole"]
     )
     return result
 
 
-def _disturb(host: Rented, home: Workspace, cloud: list[str], say: Callable[[str], None]) -> dict[str, Any]:
-    """Kill the training, cut the line, pull the plug; each when the run has gone on for a while."""
+def _disturb(
+    host: Rented, home: Workspace, cloud: list[str], say: Callable[[str], None]
+) -> tuple[dict[str, Any], float]:
+    """Kill the training, cut the line, pull the plug; each when the run has gone on for a while.
+
+    Returns:
+        Facts for the result, and when the power was lost, seconds since the epoch.
+    """
     began = time.monotonic()
     place = _Place(host)
     place.wait(2)
@@ -117,7 +133,7 @@ def _disturb(host: Rented, home: Workspace, cloud: list[str], say: Callable[[str
     cut = host.cut()
     say(f"{time.monotonic() - began:5.1f} s: {cut} connections were cut, at epoch {place.epoch()}")
     place.wait(2)
-    off = time.monotonic()
+    off, lost = time.monotonic(), time.time()
     whole = (host.home / "understudy" / "jobs" / NAME / "log").read_text().splitlines()
     host.power_off()
     say(
@@ -133,8 +149,9 @@ def _disturb(host: Rented, home: Workspace, cloud: list[str], say: Callable[[str
     listener.join(30)
     resumed = (host.home / "understudy" / "jobs" / NAME / "log").read_text().count("keeper: resumed run")
     common = [line for line in heard if line in set(whole)]
-    return {"killed": 1, "cut": cut, "power_lost": 1, "resumed": resumed, "back_s": round(back_s, 1),
+    facts = {"killed": 1, "cut": cut, "power_lost": 1, "resumed": resumed, "back_s": round(back_s, 1),
             "log_whole": common == whole[: len(common)] and len(common) >= len(whole) - 3}  # fmt: skip
+    return facts, lost
 
 
 class _Place:
@@ -156,15 +173,15 @@ class _Place:
         _wait(lambda: self.epoch() >= wanted, f"epoch {wanted}")
 
 
-def _bill(entry: Entry, ordered: float, ended: float) -> dict[str, Any]:
-    """What was counted against the clock on the wall: `off_s` is what neither the bill nor its gaps explain."""
-    spans = [(span.since, span.until or ended) for span in entry.intervals]
-    paid = sum(until - since for since, until in spans)
-    gaps = sum(after[0] - before[1] for before, after in itertools.pairwise(spans))
-    cost = entry.cost_usd(ended)
-    return {"paid_s": round(paid, 3), "not_counted_s": round(gaps, 3), "wall_s": round(ended - ordered, 3),
-            "off_s": round(ended - ordered - paid - gaps, 3), "cost_usd": round(cost, 6),
-            "hourly_usd": entry.hourly_usd}  # fmt: skip
+def _bill(entry: Entry, ordered: float, lost: float, done: float) -> dict[str, Any]:
+    """What was counted, against what was seen from outside: from the order to the loss of power, and from the second
+    launch to the training's end. `off_s` is the difference."""
+    first, second = entry.intervals
+    paid = sum(span.until - span.since for span in entry.intervals if span.until is not None)
+    seen = (lost - first.since) + (done - second.since)
+    return {"paid_s": round(paid, 3), "seen_s": round(seen, 3), "off_s": round(paid - seen, 3),
+            "not_counted_s": round(second.since - lost, 3), "counted_after_order_s": round(first.since - ordered, 3),
+            "cost_usd": round(entry.cost_usd(done), 6), "hourly_usd": entry.hourly_usd}  # fmt: skip
 
 
 def _train(root: Path, words: list[str]) -> dict[str, Any]:
@@ -198,8 +215,8 @@ def _text(result: dict[str, Any]) -> str:
     same = "the same weights and optimiser, bit for bit" if result["identical"] else "OTHER weights"
     return "\n".join((
         f"killed, cut off and without power: resumed {result['resumed']} times by itself, {same}; {result['left_over']} processes left over",
-        f"bill: {result['paid_s']:.1f} s at ${result['hourly_usd']:g} an hour = ${result['cost_usd']:.5f}; from the order to the end"
-        f" {result['wall_s']:.1f} s, of which {result['not_counted_s']:.1f} s known to have no training; {result['off_s']:.2f} s unexplained",
+        f"bill: {result['paid_s']:.1f} s at ${result['hourly_usd']:g} an hour = ${result['cost_usd']:.5f}; seen from outside"
+        f" {result['seen_s']:.1f} s (off by {result['off_s']:+.2f} s); not counted: {result['not_counted_s']:.1f} s without power and until the guard's look",
     ))  # fmt: skip
 
 

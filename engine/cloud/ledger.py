@@ -122,8 +122,11 @@ class Entry:
         counted = any(interval.until is None for interval in entry.intervals)
         if state.state in PAID:
             return entry if counted else entry.begun(now, state.hourly_usd)
-        sure = state.state == "stopped" or before == state.state
-        return entry.paused(now) if counted and sure else entry
+        sure = state.state == "stopped" or state.ended_at is not None or before == state.state
+        if not (counted and sure):
+            return entry
+        since = max(interval.since for interval in entry.intervals)
+        return entry.paused(now if state.ended_at is None else min(now, max(since, state.ended_at)))
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)

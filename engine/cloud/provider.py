@@ -129,6 +129,7 @@ class MachineState:
         job: the training's state there.
         gpu_use: 0..1, of the busiest device; None where nobody could say.
         active_at: seconds since the epoch when something was last seen to work there; None: unknown.
+        ended_at: seconds since the epoch at which it stopped costing money, where the machine itself knows.
         progress: the run's live progress (`engine.training.progress`), as far as it is known.
         hourly_usd: the provider's own price, where it says one and `machine.facts["priced"]` is not set yet.
     """
@@ -140,6 +141,7 @@ class MachineState:
     gpu_memory_used_bytes: int | None = None
     gpu_memory_total_bytes: int | None = None
     active_at: float | None = None
+    ended_at: float | None = None
     run: str | None = None
     progress: dict[str, Any] = field(default_factory=dict)
     hourly_usd: float | None = None

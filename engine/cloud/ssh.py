@@ -269,6 +269,7 @@ def read_state(answer: dict[str, Any]) -> MachineState:
         reason = "nothing keeps the training there: the host was started again, or its processes were killed"
     # a server with nothing to do costs nothing by that: nobody needs to hear of it
     active = None if state == "stopped" else answer.get("active") or answer.get("beat")
+    ended = {"stopped": account.get("ended"), "preempted": answer.get("beat")}.get(state)
     # the host's clock may be another than ours
     shift = time.time() - float(answer["now"])
     return MachineState(
@@ -276,6 +277,7 @@ def read_state(answer: dict[str, Any]) -> MachineState:
         job,
         reason,
         active_at=active + shift if active else None,
+        ended_at=ended + shift if ended else None,
         run=account.get("run"),
         progress=answer.get("progress") or {},
         **figures,

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import pytest
 
 from engine.cloud.host.job import JobFolder, held, write
 from engine.cloud.host.receive import Refused, receive, send
+from engine.cloud.ledger import Entry
+from engine.cloud.provider import Job
+from engine.cloud.ssh import read_state
 from engine.cloud.upload import Item, is_secret, list_code, list_data
 from engine.errors import UsageError
 
@@ -144,3 +149,22 @@ def test_a_run_comes_home_its_index_last(tmp_path: Path) -> None:
         names.append(header["path"])
         text = text[header["size"] :]
     assert names == ["last.pth", "manifest.json", "last.json"]
+
+
+def test_the_bill_ends_when_the_job_did() -> None:
+    """And not with the look that saw it; a machine that died is known to have lived until its last beat."""
+    entry = Entry("a", "ssh", Job("a", ("train",), Path()), 3600.0, None, 0.0).begun(100.0)
+    answer: dict[str, Any] = {
+        "here": True,
+        "kept": False,
+        "wanted": "run",
+        "now": time.time(),
+        "beat": time.time() - 40,
+    }
+    lost = read_state({**answer, "state": {"status": "running"}})
+    assert (lost.state, lost.job) == ("preempted", "running")
+    assert lost.ended_at == pytest.approx(time.time() - 40, abs=5)
+    assert entry.seen(replace(lost, ended_at=150.0), 190.0).cost_usd(500.0) == 50.0
+    assert entry.seen(replace(lost, ended_at=50.0), 190.0).cost_usd(500.0) == 0.0
+    by_hand = read_state({**answer, "state": {"status": "stopped"}})
+    assert (by_hand.state, by_hand.job) == ("stopped", "failed")
