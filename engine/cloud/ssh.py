@@ -107,7 +107,10 @@ class SshProvider:
             if answer.get("needed"):
                 order = self._deliver(line, job) | {"id": asked["id"], "name": job.name, "resume": job.resume}
                 order |= {"verb": verb, "begin": begin, "go_on": go_on, "grace_s": settings.grace_s}
+                order["boot"] = settings.boot
                 answer = line.ask("start", job.name, said=asked | {"order": order} | self._left(job))
+            if answer.get("boot_problem"):
+                self._say(f"note: after a reboot the guard has to begin it again: {answer['boot_problem']}")
             answer = self._wait_begun(line, job, answer)
         found = replace(self.expected(job), root=answer["root"], facts={"run": answer["state"].get("run")})
         return replace(found, gpu=_gpu_name(answer) or job.gpu)

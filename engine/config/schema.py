@@ -323,6 +323,7 @@ class CloudSsh(Section):
     setup: str | None = None  # None: a venv with the uploaded project
     files: Strings | None = None  # None: what git tracks
     data: str | None = None  # None: data.root is uploaded
+    boot: bool = False
     grace_s: Annotated[float, Field(gt=0)] = 60.0
     timeout_s: Annotated[float, Field(gt=0)] = 20.0
     hourly_usd: Annotated[float, Field(ge=0)] = 0.0

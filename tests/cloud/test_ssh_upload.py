@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from engine.cloud.host.boot import settle_line
 from engine.cloud.host.job import JobFolder, held, write
 from engine.cloud.host.receive import Refused, receive, send
 from engine.cloud.ledger import Entry
@@ -168,3 +169,33 @@ def test_the_bill_ends_when_the_job_did() -> None:
     assert entry.seen(replace(lost, ended_at=50.0), 190.0).cost_usd(500.0) == 0.0
     by_hand = read_state({**answer, "state": {"status": "stopped"}})
     assert (by_hand.state, by_hand.job) == ("stopped", "failed")
+
+
+def test_the_line_of_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There while a job wants it, gone after; what else is in the crontab stays, and one that cannot be read too."""
+    table, root = tmp_path / "table", tmp_path / "ro%ot"
+    command = tmp_path / "crontab"
+    command.write_text(
+        f'#!/bin/sh\ncase $1 in -l) cat {table} 2>/dev/null || {{ echo "$SAYS" >&2; exit 1; }};; -) cat >{table};; esac\n'
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SAYS", "no crontab for student")
+    job = JobFolder(root, "a")
+    write(job.order, json.dumps({"boot": True}))
+    job.want("run")
+    assert settle_line(root) is None
+    line = table.read_text()
+    assert line.startswith("@reboot ")
+    assert line.endswith(f"ro\\%ot # understudy {tmp_path}/ro\\%ot\n")
+    table.write_text(f"5 * * * * mine\n{line}")
+    assert settle_line(root) is None
+    assert table.read_text().count("@reboot") == 1
+    job.want("stop")
+    assert settle_line(root) is None
+    assert table.read_text() == "5 * * * * mine\n"
+    table.unlink()
+    monkeypatch.setenv("SAYS", "you may not use it")
+    job.want("run")
+    assert settle_line(root) == "crontab -l: you may not use it"
+    assert not table.exists()

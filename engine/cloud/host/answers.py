@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .boot import settle_line, wants_to_go_on
 from .job import FINAL, JobFolder, held, read, write
 from .keeper import Keeper, ward
-from .receive import Refused, receive, send
+from .receive import Refused, jobs, receive, send
 
 _START_S = 15.0
 _ORDER_S = 120.0
@@ -34,6 +35,11 @@ def main(words: list[str]) -> int:
     try:
         if verb == "keep":
             Keeper(JobFolder(root, words[2])).keep()
+            return 0
+        if verb == "boot":
+            for job in jobs(root):
+                if wants_to_go_on(job) and not job.kept():
+                    _spawn(job)
             return 0
         if verb == "ward":
             ward(JobFolder(root, words[2]), int(words[3]), words[4], float(words[5]))
@@ -90,7 +96,7 @@ def start(job: JobFolder, asked: dict[str, Any]) -> dict[str, Any]:
         job.want("run")
         if not job.kept():
             _spawn(job)
-    return state(job)
+    return {**state(job), "boot_problem": settle_line(job.root)}
 
 
 def state(job: JobFolder) -> dict[str, Any]:
@@ -132,6 +138,7 @@ def stop(job: JobFolder) -> dict[str, Any]:
         account = read(job.state) or {}
         if not left and account.get("status") not in FINAL:
             write(job.state, json.dumps({**account, "status": "stopped", "pid": None, "ended": time.time()}))
+    settle_line(job.root)
     return {**state(job), "left": left}
 
 
