@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from benchmarks._rented import Rented, missing
 from engine.cloud.provider import Job, Machine, StillRunning
 from engine.cloud.ssh import split_words
+from engine.cloud.ssh_line import program
 from engine.errors import Busy, Failed, UsageError
 from tests.cloud.own_server import OwnServer, settled, wait_for
 
@@ -40,7 +42,7 @@ def test_one_training_whatever_dies(server: OwnServer) -> None:
     """Launched twice; its process, every connection, the keeper and the whole host are killed: it counts to its end
     once, nothing is left over, and who follows its log reads every line once."""
     provider, host = server.provider, server.host
-    job = server.job("training.epochs=3", "trackers.to=150")
+    job = server.job("training.epochs=3", "trackers.to=80")
     machine = provider.launch(job)
     assert provider.launch(job) == machine
     assert len(host.training()) == 1
@@ -63,18 +65,19 @@ def test_one_training_whatever_dies(server: OwnServer) -> None:
     assert provider.status(machine).state == "unknown"
     host.power_on()
     assert provider.status(machine).state == "preempted"
-    provider.launch(job)
+    boot = [sys.executable, "-I", f"{machine.root}/bin/{program()[0]}", "boot", machine.root]
+    assert provider.run(machine, boot).code == 0  # as the line of `cloud.ssh.boot` does, before any guard
     assert settled(provider.status(machine)) == ("running", "running")
     lines = list(provider.logs(machine, follow=True))
     assert settled(provider.status(provider.launch(job))) == ("stopped", "done")  # nothing is begun anew
 
     assert heard == lines[: len(heard)]
     starts = [line for line in lines if line.startswith("from ")]
-    assert starts[0] == "from 0 train --claimed 0001 training.epochs=3 trackers.to=150 "
-    assert {line.split(" ", 2)[2] for line in starts[1:]} == {"train --resume 0001 trackers.to=150 "}
+    assert starts[0] == "from 0 train --claimed 0001 training.epochs=3 trackers.to=80 "
+    assert {line.split(" ", 2)[2] for line in starts[1:]} == {"train --resume 0001 trackers.to=80 "}
     assert len(starts) == 3
     assert lines.count("ends with 0") == 1
-    assert begun(server, machine) == 150
+    assert begun(server, machine) == 80
     provider.down(machine)
     provider.down(machine)  # gone already
     assert settled(provider.status(machine)) == ("gone", "none")
@@ -85,7 +88,7 @@ def test_the_timer_ends_it_whoever_is_dead(server: OwnServer) -> None:
     """The time runs out with nobody of ours there, and for a keeper that hangs with a training that is deaf."""
     provider, host = server.provider, server.host
     job, deaf = server.job("trackers.to=4000"), server.job("deaf=1", "trackers.to=4000", name="deaf")
-    provider.launch(replace(deaf, stop_at=time.time() + 3))
+    provider.launch(replace(deaf, stop_at=time.time() + 1.5))
     hung = next(p for p in host.processes() if "keep" in p.cmdline())
     hung.send_signal(signal.SIGSTOP)
     machine = provider.launch(replace(job, stop_at=time.time() + 0.5))

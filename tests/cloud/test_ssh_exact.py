@@ -21,14 +21,14 @@ WORDS = ("model=litecnn", "data.img_size=8", "data.val_fraction=0.9", "training.
          "training.save_every_steps=1", "device.prefer=cpu")  # fmt: skip
 
 
-def test_killed_there_and_the_same_bytes(
-    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_there_and_the_same_bytes(tmp_path: Path, workspace: Workspace) -> None:
+    from engine.training.runs import claim_run
     from engine.training.train import train
 
     settings = load_settings(None, workspace.root, list(WORDS)).settings
-    run = train(workspace, settings)["run"]
-    wanted = json.loads((workspace.runs / run / "manifest.json").read_text())
+    run = claim_run(workspace)
+    train(workspace, settings, run)
+    wanted = run.read_manifest()
     with Rented(tmp_path / "host") as host:
         server = host.settings(python=sys.executable, files=["engine/**/*", "config.toml"], grace_s=20)
         provider, said = SshProvider(server), host.home / "understudy" / "workspace" / "runs" / "0001"
