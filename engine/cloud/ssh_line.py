@@ -35,7 +35,7 @@ _ERROR_BYTES = 2000
 _ASK = (
     'root=$1 program=$1/bin/$2 python=$3; [ -f "$program" ] || exit 97; shift 3; exec "$python" -I "$program" "$@"'
 )
-_INSTALL = 'mkdir -p "$1/bin" && chmod 700 "$1" && cat >"$1/bin/.$2.$$" && mv -f "$1/bin/.$2.$$" "$1/bin/$2"'
+_INSTALL = '[ -d "$1" ] || (umask 077 && mkdir -p "$1"); mkdir -p "$1/bin" && cat >"$1/bin/.$2.$$" && mv -f "$1/bin/.$2.$$" "$1/bin/$2"'
 _BROKEN = (asyncssh.DisconnectError, asyncssh.ChannelOpenError, ConnectionError)
 
 

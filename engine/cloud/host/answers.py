@@ -101,7 +101,7 @@ def start(job: JobFolder, asked: dict[str, Any]) -> dict[str, Any]:
 
 def state(job: JobFolder) -> dict[str, Any]:
     """Everything that is known of the job now; `here: false` where nothing is."""
-    if not job.folder.is_dir():
+    if not job.order.exists():
         return {"here": False, "root": str(job.root), "gpus": _gpus()}
     folder = job.run_folder()
     answer = {
@@ -122,7 +122,7 @@ def state(job: JobFolder) -> dict[str, Any]:
 
 def stop(job: JobFolder) -> dict[str, Any]:
     """Stop the job so that it can go on, and see that nothing of it lives."""
-    if not job.folder.is_dir():
+    if not job.order.exists():
         return {"here": False, "left": []}
     with _alone(job):
         job.want("stop")
@@ -145,9 +145,9 @@ def stop(job: JobFolder) -> dict[str, Any]:
 def forget(job: JobFolder) -> dict[str, Any]:
     """Stop the job and drop what is remembered of it; its run, checkpoints, data and environment stay."""
     answer = stop(job)
-    if answer["here"] and not answer["left"]:
+    if not answer["left"] and job.folder.is_dir():
         shutil.rmtree(job.folder)
-        answer = {**answer, "here": False}
+        answer["here"] = False
     return answer
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from .job import JobFolder, held, read, write
 
 _CHUNK = 1 << 20
 _OTHER_S = 300.0  # for another upload to the same place
+_STALE_S = 7 * 86400.0
 _KEPT = 3  # snapshots that no job needs, kept for what the next one has in common with them
 
 
@@ -45,7 +47,11 @@ def receive(root: Path, wanted: dict[str, Any], coming: BinaryIO, going: BinaryI
     with held(root / "incoming" / f"{place.name}.lock", _OTHER_S) as mine:
         if not mine:
             raise Refused(f"somebody else is uploading {wanted['place']}", "busy")
-        return take(root, place, wanted["files"], coming, going)
+        answer = take(root, place, wanted["files"], coming, going)
+    for part in (root / "incoming").glob("*.part"):
+        if time.time() - part.stat().st_mtime > _STALE_S:  # of files that changed at home before they were whole
+            part.unlink(missing_ok=True)
+    return answer
 
 
 def _receive_code(root: Path, place: Path, files: list[Any], coming: BinaryIO, going: BinaryIO) -> dict[str, Any]:
