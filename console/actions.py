@@ -62,6 +62,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("confusion", "confusion matrix", "The last analysis: which classes are taken for which", ("C",), "Look"),
     Action("proof", "proof of exports", "How small and fast exported files are, and what it cost", ("E",), "Look"),
     Action("sweeps", "sweeps", "The newest sweeps, their runs ranked", ("v",), "Look"),
+    Action("cloud", "cloud", "Rented machines: GPU, cost, budget and time left", ("dollar_sign",), "Look"),
     Action("images", "images", "The images on which the slots differ, drawn", ("i",), "Look", when="live"),
     Action("log", "choose a log", "Which log pane 6 shows: a slot's, a run's, the last command's", ("L",), "Look",
            when="live"),
@@ -86,7 +87,7 @@ BY_ID = {action.id: action for action in ACTIONS}
 
 SIGNS = {
     "slash": "/", "colon": ":", "question_mark": "?", "left_square_bracket": "[", "right_square_bracket": "]",
-    "minus": "-", "plus": "+", "equals_sign": "=", "up": "↑", "down": "↓", "left": "←", "right": "→",
+    "dollar_sign": "$", "minus": "-", "plus": "+", "equals_sign": "=", "up": "↑", "down": "↓", "left": "←", "right": "→",
     "pageup": "PgUp", "pagedown": "PgDn", "shift+tab": "S-Tab", "tab": "Tab", "enter": "Enter",
     "escape": "Esc", "space": "Space", "home": "Home", "end": "End", "f1": "F1",
 }  # fmt: skip

@@ -271,6 +271,7 @@ DEEDS: dict[str, Deed] = {
     "confusion": read("confusion_sheet"),
     "proof": read("proof_sheet"),
     "sweeps": read("sweeps_sheet"),
+    "cloud": read("cloud_sheet"),
     "images": images,
     "log": choose_log,
     "filter": start_filter,

@@ -331,5 +331,6 @@ TALKS: dict[str, Callable[[Table], Talk | list[str]]] = {
     "sync": sync, "ab": ab, "promote": promote, "rollback": rollback, "undo": undo, "train": train, "stop": stop,
     "resume": resume, "deploy": deploy, "serve": serve, "hold": hold, "reject": reject, "label": label, "open": details,
     "export": export, "analyze": analyze, "confusion": _read(findings.confusion_rows), "sweeps": _read(findings.sweep_rows),
+    "cloud": _read(findings.cloud_rows),
     "proof": _read(findings.proof_rows), "subject": subject, "images": images, "log": log, "filter": choose_filter, "mark": mark, "copy": copy,
 }  # fmt: skip

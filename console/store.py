@@ -11,6 +11,7 @@ from console.text import moment
 from engine.protocol import (
     Ab,
     Checkpoints,
+    Cloud,
     Device,
     Devices,
     Events,
@@ -28,7 +29,7 @@ STALE_AFTER_S = 45.0  # every kind is sent again after 30 s at the latest
 HISTORY = 600
 CURVES = 32
 # the engine's source that a kind comes from, where it has another name
-SOURCES = {"runs": "files", "progress": "files", "events": "files", "ab": "files"}
+SOURCES = {"runs": "files", "progress": "files", "events": "files", "ab": "files", "cloud": "files"}
 T = TypeVar("T")
 
 
@@ -146,6 +147,10 @@ class Store:
     @property
     def checkpoints(self) -> Checkpoints | None:
         return self._get("checkpoints", Checkpoints)
+
+    @property
+    def cloud(self) -> Cloud | None:
+        return self._get("cloud", Cloud)
 
     @property
     def events(self) -> Events | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import zip_longest
 
 from console import text
+from console.panes import cloud
 from console.store import History
 from console.view import View
 from console.widgets.charts import areas, bar
@@ -57,6 +58,8 @@ def draw(view: View, width: int, height: int) -> list[Row]:
     if not hosts:
         said = _("nothing matches the filter") if view.store.devices() else _("no figures yet")
         return [Row(said, "dim").cut(width)]
+    rented = cloud.below(view, width, height // 4)
+    height -= len(rented)
     most = LARGE if view.ui.zoomed or width >= 90 else CURVES
     detail = next((one for one in range(most, DENSE, -1) if _height(view, one, width) <= height), DENSE)
     curve = _CURVE_ROWS.get(detail, 0)
@@ -72,7 +75,7 @@ def draw(view: View, width: int, height: int) -> list[Row]:
         rows += _host(view, host, data, width, detail, curve)
     place = view.ui.place("devices")
     place.cursor = place.top = max(0, min(place.cursor, len(rows) - height))
-    return [row.cut(width) for row in rows[place.top : place.top + height]]
+    return [row.cut(width) for row in [*rows[place.top : place.top + height], *rented]]
 
 
 def processes(device: Device, detail: int) -> list[DeviceProcess]:

@@ -1,11 +1,11 @@
-"""What was found out, as sheets to read: the confusion matrix, the proof of exports, sweeps."""
+"""What was found out, as sheets to read: the confusion matrix, the proof of exports, sweeps, rented machines."""
 
 from __future__ import annotations
 
 from console import text
 from console.desk import Desk
 from console.orders import Refused
-from console.panes import checkpoints, confusion, exports, sweeps
+from console.panes import checkpoints, cloud, confusion, exports, sweeps
 from console.sheets.asking import Read
 from console.view import View
 from console.widgets.rows import Row
@@ -40,6 +40,12 @@ def sweeps_sheet(desk: Desk) -> Read:
     """Raises Refused before the first sweep."""
     sweep_rows(desk.view(), desk.size.width)
     return Findings(desk, _("Sweeps"), sweep_rows)
+
+
+def cloud_sheet(desk: Desk) -> Read:
+    """Raises Refused where nothing was ever rented."""
+    cloud_rows(desk.view(), desk.size.width)
+    return Findings(desk, _("Rented machines"), cloud_rows)
 
 
 def confusion_rows(view: View, width: int) -> list[Row]:
@@ -83,4 +89,16 @@ def sweep_rows(view: View, width: int) -> list[Row]:
     older = total - len(sweeps.known(view))
     if older > 0:
         rows += [Row(), Row(_("{n} older ones").format(n=text.number(older)), "dim")]
+    return rows
+
+
+def cloud_rows(view: View, width: int) -> list[Row]:
+    """Every machine of the ledger, at this second.
+
+    Raises:
+        Refused: there is none.
+    """
+    rows = cloud.every(view, width)
+    if not rows:
+        raise Refused(_("nothing is rented: `cloud plan` says what it would cost, `cloud launch` does it"), "dim")
     return rows

@@ -7,6 +7,7 @@ from typing import Any
 from engine.cloud.ledger import Entry, Ledger, seconds
 from engine.cloud.machines import guard_lock
 from engine.cloud.money import share_spent
+from engine.protocol import NEWEST, Cloud, CloudMachine
 from engine.store.clock import timestamp
 from engine.store.locks import holder
 from engine.store.workspace import Workspace
@@ -72,6 +73,33 @@ def describe(workspace: Workspace, entry: Entry, now: float) -> dict[str, Any]:
         "closed_at": timestamp(entry.closed_at) if entry.closed_at is not None else None,
         "checked_at": timestamp(entry.checked_at) if entry.checked_at is not None else None,
     }
+
+
+def snapshot(workspace: Workspace, newest: int = NEWEST) -> Cloud:
+    """The machines for the stream: nothing in it changes with the clock alone.
+
+    Raises:
+        Failed: a page of the ledger is damaged.
+    """
+    entries = Ledger(workspace).entries()
+    return Cloud(machines=[_machine(workspace, entry) for entry in entries[:newest]], total=len(entries))
+
+
+def _machine(workspace: Workspace, entry: Entry) -> CloudMachine:
+    last = entry.last or {}
+    running = next((part for part in entry.intervals if part.until is None), None)
+    seen = describe(workspace, entry, running.since if running else 0.0)
+    kept = {name: value for name, value in seen.items() if name in CloudMachine.__dataclass_fields__}
+    active = last.get("active_at")
+    return CloudMachine(
+        **kept
+        | {
+            "cost_usd": entry.cost_usd(running.since if running else 0.0),
+            "since": timestamp(running.since) if running else None,
+            "active_at": timestamp(active) if active is not None and last.get("state") == "running" else None,
+            "idle_limit_s": entry.job.idle_minutes * 60.0,
+        }
+    )
 
 
 def _idle_s(entry: Entry, now: float) -> float | None:

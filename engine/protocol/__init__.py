@@ -1,5 +1,6 @@
 """The stream between the engine and whoever draws it: typed, versioned, one JSON object a line."""
 
+from engine.protocol.cloud import Cloud, CloudMachine
 from engine.protocol.codec import ProtocolError, encode, from_json, parse, read_stream, to_json
 from engine.protocol.messages import (
     KINDS,
@@ -68,6 +69,8 @@ __all__ = [
     "Checkpoint",
     "Checkpoints",
     "ClassResult",
+    "Cloud",
+    "CloudMachine",
     "Comparison",
     "Confusion",
     "Data",

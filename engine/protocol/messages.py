@@ -12,13 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from engine.protocol.cloud import Cloud
 from engine.protocol.road import Ab, Checkpoints, Gate, Progress, Runs, Slots
 
 VERSION = 1
 OLDEST = 1
 NEWEST = 200
 
-Kind = Literal["devices", "slots", "runs", "progress", "checkpoints", "ab", "events", "health"]
+Kind = Literal["devices", "slots", "runs", "progress", "checkpoints", "ab", "events", "health", "cloud"]
 SourceState = Literal["live", "stale", "offline"]
 
 
@@ -182,7 +183,7 @@ class Health:
 # the envelope ------------------------------------------------------------------------------------------
 
 
-Data = Devices | Slots | Runs | Progress | Checkpoints | Ab | Events | Health
+Data = Devices | Slots | Runs | Progress | Checkpoints | Ab | Events | Health | Cloud
 
 KINDS: dict[str, type] = {
     "devices": Devices,
@@ -193,6 +194,7 @@ KINDS: dict[str, type] = {
     "ab": Ab,
     "events": Events,
     "health": Health,
+    "cloud": Cloud,
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine.cloud.view import snapshot as cloud_snapshot
 from engine.config import Settings
 from engine.devices.nvml import Nvml
 from engine.devices.sample import Sampler
@@ -229,6 +230,8 @@ class FileSource:
         )
         read("runs", self._read_runs)
         read("progress", self._read_progress)
+        if (workspace.root / "cloud").is_dir():
+            read("cloud", lambda: cloud_snapshot(workspace))
         if self._events.problem:
             problems.setdefault("events", self._events.problem)
         if problems:

@@ -187,7 +187,7 @@ class _Watch:
                     host, state=heard.state, since=heard.since, problem="this host's figures do not come"
                 )
             self._stream.say(self._here, "devices", host)
-        for kind in ("slots", "runs", "progress", "checkpoints", "ab", "events"):
+        for kind in ("slots", "runs", "progress", "checkpoints", "ab", "events", "cloud"):
             if kind in self._latest:
                 self._stream.say(self._here, kind, self._latest[kind])
         moment = time.monotonic()

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from console import text, words
 from console.actions import ACTIONS
 from console.layout import PANES
-from console.panes import checkpoints, slots, sweeps, training
+from console.panes import checkpoints, cloud, slots, sweeps, training
 from console.sheets import details
 from console.sheets.asking import Read
 from console.sheets.base import Sheet
@@ -53,7 +53,7 @@ def words_of_data() -> set[str]:
     found |= (
         {label for label, _show in details.FACTS} | set(training.STATUS) | set(sweeps.STATUS) | set(slots.STATES)
     )
-    found |= {kind.replace("_", " ") for kind in EVENTS}
+    found |= {kind.replace("_", " ") for kind in EVENTS} | set(cloud.STATE) | set(cloud.JOB)
     found |= {theme.description for theme in load_themes([SHIPPED])[0].values()}
     for sheet in (Sheet, Promote, Rollback, Read, Choose):
         found |= {word for word in (sheet.confirm, sheet.cancel) if word}
