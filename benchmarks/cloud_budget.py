@@ -228,7 +228,7 @@ def _live(world: _World, case: Case) -> None:
             wake, memory = _START + down + _BETWEEN_S, {}
             continue
         world.set(wake)
-        said = in_child(lambda: _tick(world, memory))
+        said = in_child(lambda memory=memory: _tick(world, memory))
         memory = said["memory"] if said else {}  # a guard that is started again knows what the ledger knows
         pause = said["pause"] if said else _BETWEEN_S
         wake = None if pause is None else wake + max(1.0, pause)
