@@ -141,10 +141,10 @@ class MachineState:
     gpu_memory_used_bytes: int | None = None
     gpu_memory_total_bytes: int | None = None
     active_at: float | None = None
-    ended_at: float | None = None
     run: str | None = None
     progress: dict[str, Any] = field(default_factory=dict)
     hourly_usd: float | None = None
+    ended_at: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -224,7 +224,7 @@ class Line:
                 _shell(_INSTALL, self.root, name), input=content, encoding=None, check=False
             )
         if done.exit_status:
-            said = bytes(done.stderr or b"").decode(errors="replace").strip().rpartition(": ")[2]
+            said = _words(done.stderr).strip().rpartition(": ")[2]
             raise Failed(
                 f"cannot write into {self.root} on {self.name} ({said or 'no shell there'})",
                 "set cloud.ssh.root to a folder of this account, with room",
@@ -279,6 +279,10 @@ def refuse(answer: dict[str, Any], name: str) -> None:
         raise kinds.get(problem["kind"], Failed)(
             f"{name}: {problem['message']}", hint.get(problem["kind"], ""), kind=problem["kind"]
         )
+
+
+def _words(said: bytes | str | None) -> str:
+    return said.decode(errors="replace") if isinstance(said, bytes) else said or ""
 
 
 def _code(status: int | None) -> int:
