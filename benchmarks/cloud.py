@@ -5,8 +5,8 @@
 The host is a real sshd on loopback with a home of its own; `cloud launch` uploads the code there and starts the guard, as
 it does for everybody. Then the training's process gets SIGKILL, every open connection is cut while somebody follows the
 log, and the whole host loses its power (sshd and all that lives in its home) and comes back. Nobody resumes anything by
-hand. Wanted: the weights and the optimiser of the undisturbed run, bit for bit; no process left over; a bill that is the
-time from the order to the end, without the stretch in which the ledger knew that nothing ran, to the second.
+hand. Wanted: the weights and the optimiser of the undisturbed run, bit for bit; its best checkpoint on TO-BE at home; no process
+left over; a bill that is the time in which something ran, as it was seen from outside, to the second.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Any
 
 from benchmarks._rented import Rented, missing
 from engine.cloud.ledger import Entry, Ledger
+from engine.release.slots import read_pointer
+from engine.store.files import sha256_file
 from engine.store.locks import holder
 from engine.store.workspace import Workspace
 
@@ -87,15 +89,15 @@ def measure(folder: Path, epochs: int, hourly_usd: float, say: Callable[[str], N
         _wait(lambda: not host.processes(), "the last process on the host")
         _wait(lambda: holder(home.lock(f"cloud-{NAME}-guard")) is None, "the guard's end")
         left = len(host.processes())
+        there = next((host.home / "understudy" / "workspace" / "checkpoints").glob("*/best_model*.pth"))
+        pointer = read_pointer(home, "tobe")
+        deployed = pointer is not None and pointer.checkpoint.sha256 == sha256_file(there)
     manifest = _manifest(ledger.files(NAME) / "runs")
     bill = _bill(entry, ordered, lost, done)
     same = manifest["state_sha256"] == undisturbed["state_sha256"]
-    synced = (
-        json.loads((home.state / "last_sync.json").read_text()) if (home.state / "last_sync.json").exists() else {}
-    )
     result: dict[str, Any] = {"name": "rented host, cut off and killed", "identical": same, "left_over": left}
     result |= {"sha256": manifest["state_sha256"], "wanted_sha256": undisturbed["state_sha256"]}
-    result |= {"deployed": bool(synced.get("deployed")), "launches": entry.launches, **disturbed, **bill}
+    result |= {"deployed": deployed, "launches": entry.launches, **disturbed, **bill}
     result["ok"] = (
         same
         and not left
@@ -215,6 +217,8 @@ def _text(result: dict[str, Any]) -> str:
     same = "the same weights and optimiser, bit for bit" if result["identical"] else "OTHER weights"
     return "\n".join((
         f"killed, cut off and without power: resumed {result['resumed']} times by itself, {same}; {result['left_over']} processes left over",
+        f"its best checkpoint is {'on TO-BE at home, by sync' if result['deployed'] else 'NOT on TO-BE at home'}; it trained again"
+        f" {result['back_s']:.0f} s after the power was lost; the log that somebody followed is {'whole' if result['log_whole'] else 'NOT whole'}",
         f"bill: {result['paid_s']:.1f} s at ${result['hourly_usd']:g} an hour = ${result['cost_usd']:.5f}; seen from outside"
         f" {result['seen_s']:.1f} s (off by {result['off_s']:+.2f} s); not counted: {result['not_counted_s']:.1f} s without power and until the guard's look",
     ))  # fmt: skip
