@@ -36,7 +36,7 @@ NAME = "rented"
 WORDS = ["model=litecnn", "data.img_size=16", "data.augment=document", "training.ema_decay=0.9",
          "training.save_every_steps=20", "training.seed=7", "device.prefer=cpu"]  # fmt: skip
 _LOOK_S = 5.0  # the guard's, the least that cloud.poll_s may be
-_BEAT_S = 1.5  # a host that dies is known to have lived until its last beat, one a second
+_BEAT_S = 1.5  # a host that dies is counted to the beat that did not come, one a second
 _LIMIT_S = 240.0
 
 

@@ -32,6 +32,7 @@ rm -rf "$ENVIRONMENT/source"
 _STOP_S = 60.0  # beyond the grace of the training, for its keeper to see to it
 _BEGIN_S = 20.0
 _POLL_S = 0.2
+_BEAT_S = 1.0  # engine.cloud.host.keeper's
 _JOBS: dict[str, JobState] = {
     "preparing": "waiting",
     "running": "running",
@@ -272,7 +273,9 @@ def read_state(answer: dict[str, Any]) -> MachineState:
         reason = "nothing keeps the training there: the host was started again, or its processes were killed"
     # a server with nothing to do costs nothing by that: nobody needs to hear of it
     active = None if state == "stopped" else answer.get("active") or answer.get("beat")
-    ended = {"stopped": account.get("ended"), "preempted": answer.get("beat")}.get(state)
+    # what died did so before its next beat; counted to that, never less than the bill
+    died = answer["beat"] + _BEAT_S if answer.get("beat") else None
+    ended = {"stopped": account.get("ended"), "preempted": died}.get(state)
     # the host's clock may be another than ours
     shift = time.time() - float(answer["now"])
     return MachineState(

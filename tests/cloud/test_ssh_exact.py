@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks._rented import Rented, missing
+from benchmarks.resume import WORDS
 from engine.cloud.provider import Job
 from engine.cloud.ssh import SshProvider
 from engine.config import load_settings
@@ -17,22 +19,36 @@ from tests.cloud.own_server import wait_for
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 PROJECT = Path(__file__).resolve().parents[2]
-WORDS = ("model=litecnn", "data.img_size=8", "data.val_fraction=0.9", "training.epochs=6", "training.seed=7",
-         "training.save_every_steps=1", "device.prefer=cpu")  # fmt: skip
+# a net of a few thousand weights with all that has a state
+SAVED = ("training.epochs=8", "training.save_every_steps=2", "training.num_workers=0")
 
 
-def test_killed_there_and_the_same_bytes(tmp_path: Path, workspace: Workspace) -> None:
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Here and there: a net this small gains nothing by two, and they wait for each other beside other work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
+def test_killed_there_and_the_same_bytes(tmp_path: Path, workspace: Workspace, one_thread: None) -> None:
     from engine.training.runs import claim_run
     from engine.training.train import train
 
-    settings = load_settings(None, workspace.root, list(WORDS)).settings
+    words = [*WORDS, *SAVED]
     run = claim_run(workspace)
-    train(workspace, settings, run)
+    train(workspace, load_settings(None, workspace.root, words).settings, run)
     wanted = run.read_manifest()
     with Rented(tmp_path / "host") as host:
-        server = host.settings(python=sys.executable, files=["engine/**/*", "config.toml"], grace_s=20)
+        server = host.settings(
+            python=sys.executable, files=["engine/**/*", "benchmarks/*.py", "config.toml"], grace_s=20
+        )
         provider, said = SshProvider(server), host.home / "understudy" / "workspace" / "runs" / "0001"
-        machine = provider.launch(Job("exact", ("train", *WORDS), PROJECT))
+        machine = provider.launch(Job("exact", ("train", *words), PROJECT))
         wait_for(lambda: (said / "previous.pth").exists(), 120)
         for process in host.training():
             process.kill()
