@@ -24,6 +24,7 @@ AUTO = "auto"
 _FOUND = Path("/tmp/ray/ray_current_cluster")  # where `ray start` notes its address, for "auto"
 _STORE_BYTES = 512 * 1024**2  # of a cluster that is started here: a few blocks of requests at a time lie in it
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+_TOKEN = secrets.token_hex(32)  # of this process: Ray reads it once
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}  # the first: loopback
 
 
@@ -108,7 +109,7 @@ def join(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
         Failed: there is no cluster, or it does not let us in.
     """
     here = address == AUTO and not (os.environ.get("RAY_ADDRESS") or _FOUND.exists())
-    variables = _QUIET | (_ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if here else {})
+    variables = _QUIET | (_ALONE | {"RAY_AUTH_TOKEN": _TOKEN} if here else {})
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(variables))
         ray = _import()

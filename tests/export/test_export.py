@@ -32,7 +32,7 @@ Exporting = Callable[..., dict[str, Any]]
 LOOSE = ("export.max_loss=0.5", "export.calibration=64")
 FILES = {
     "onnx": "model.onnx", "pt2": "model.pt2", "torchscript": "model_scripted.pt", "fp16": "model_fp16.onnx",
-    "int8": "model_quantized.onnx",
+    "int8": "model_quantized.onnx", "triton": "model.onnx",
 }  # fmt: skip
 
 

@@ -1,0 +1,113 @@
+"""A sweep of 8 short runs: our own child processes beside tasks of a Ray cluster on the same machine, same parallelism.
+
+The two take turns (Ray first, so that warm files help ours); Ray's time is told with and without the start of its
+cluster. A last sweep has its busiest worker killed in the middle: it must complete, and lose one step at most.
+
+    python -m benchmarks.cluster [--epochs 4] [--jobs 2] [--skip-kill]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PROJECT = Path(__file__).resolve().parents[1]
+RUNS = 8
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--skip-kill", action="store_true")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="understudy-cluster-") as name:
+        common = [
+            f"training.epochs={options.epochs}",
+            "data.img_size=16",
+            "--device",
+            "cpu",
+            "--jobs",
+            str(options.jobs),
+        ]
+        grid = f"training.seed=range(0,{RUNS})"
+        ray = sweep(Path(name) / "ray", [grid, *common, "cluster.address=auto"])
+        own = sweep(Path(name) / "own", [grid, *common])
+        same = weights(Path(name) / "ray") == weights(Path(name) / "own")
+        print(f"{RUNS} runs of {options.epochs} epochs, {options.jobs} at once")
+        for label, key in (
+            ("first training's begin to last one's end", "sweep_s"),
+            ("the whole command", "seconds_s"),
+        ):
+            slower = ray[key] / own[key] - 1
+            print(f"{label:<40}  own children {own[key]:5.1f} s  Ray {ray[key]:5.1f} s  {slower:+.1%}")
+        print(f"best accuracies the same in every run: {same}")
+        if not options.skip_kill:
+            words = ["training.seed=0,1", "training.epochs=2", "data.img_size=32", *common[2:]]
+            print(killed(Path(name) / "kill", [*words, "cluster.address=auto"]))
+
+
+def sweep(workspace: Path, words: list[str]) -> dict[str, Any]:
+    """The result of a sweep, with `sweep_s`: from the first training's begin to the last one's end."""
+    process = start(workspace, words)
+    out, err = process.communicate()
+    if process.returncode:
+        raise SystemExit(err)
+    result: dict[str, Any] = json.loads(out)
+    assert result["state"] == "completed"
+    runs = [json.loads(path.read_text()) for path in workspace.glob("multirun/*/*/*/manifest.json")]
+    ends = max(datetime.fromisoformat(run["finished_at"]) for run in runs)
+    begins = min(datetime.fromisoformat(run["started_at"]) for run in runs)
+    return result | {"sweep_s": (ends - begins).total_seconds()}
+
+
+def start(workspace: Path, words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine", "--workspace", str(workspace), "train", "--multirun", "--json", *words],
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def weights(workspace: Path) -> list[Any]:
+    """Of each run what its best was."""
+    found = sorted(workspace.glob("multirun/*/*/*/manifest.json"))
+    return [json.loads(path.read_text())["best"] for path in found]
+
+
+def killed(workspace: Path, words: list[str]) -> str:
+    """Kill the Ray worker of run 0 within its first epoch; what that cost, in a sentence."""
+    process = start(workspace, words)
+    step = 0
+    while process.poll() is None and not step:
+        time.sleep(0.05)
+        for path in workspace.glob("multirun/*/*/0/progress.json"):
+            progress, manifest = (
+                json.loads(path.read_text()),
+                json.loads(path.with_name("manifest.json").read_text()),
+            )
+            if progress["epoch"] == 1 and 5 < progress["step"] < progress["steps"] - 5:
+                step = progress["step"]
+                os.kill(psutil.Process(manifest["pid"]).ppid(), signal.SIGKILL)
+    out, err = process.communicate()
+    log = next(workspace.glob("multirun/*/*/0/train.log")).read_text()
+    resumed = re.search(r"resumed at epoch (\d+), step (\d+)", log)
+    if process.returncode or not step or not resumed:
+        raise SystemExit(f"no worker was killed, or it was not survived\n{err}\n{log}")
+    done = json.loads(out)["done"]
+    return f"worker of run 0 killed at step {step}: went on at epoch {resumed[1]}, step {resumed[2]}; {done} of 2 runs done"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
