@@ -62,6 +62,10 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
     news: list[tuple[str, str, str]] = []
     if not dry_run:
         check_runs(session.workspace, session.settings)  # cron comes by even where nobody watches
+        if (session.workspace.root / "cloud").is_dir():
+            from engine.cloud.machines import start_missing_guards
+
+            start_missing_guards(session.workspace, session.engine_command)
     try:
         result = look(
             session.workspace,

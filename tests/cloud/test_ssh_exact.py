@@ -20,7 +20,7 @@ from tests.cloud.own_server import wait_for
 pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 PROJECT = Path(__file__).resolve().parents[2]
 # a net of a few thousand weights with all that has a state
-SAVED = ("training.epochs=8", "training.save_every_steps=2", "training.num_workers=0")
+SAVED = ("training.epochs=5", "training.save_every_steps=2", "training.num_workers=0")
 
 
 @pytest.fixture
