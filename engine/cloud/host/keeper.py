@@ -143,6 +143,8 @@ class Keeper:
                     break
                 number += 1
             run = f"{number:04d}"
+        elif not self.account.get("run") and not (runs / run / "manifest.json").exists():
+            raise _End("failed", f"there is no run {run} to go on with")
         (runs / run).mkdir(exist_ok=True)
         self._note(run=run)
         return run, bool((read(runs / run / "manifest.json") or {}).get("settings"))
