@@ -16,16 +16,13 @@ import sys
 import time
 from pathlib import Path
 
-PROVISION_S = 150.0  # until it is up, paid for from the beginning
-SETUP_S = 240.0
 LOOK_S = 60.0  # the machine looks so often whether it is idle
-GOING_S = 30.0
 KILL_AFTER_S = 60.0
 
 
 def main():
     place = Path(os.environ["FAKE_SKY"])
-    now = float((place / "now").read_text())
+    now = float((place / "now").read_text()) if (place / "now").exists() else time.time()
     cloud = json.loads((place / "cloud.json").read_text())
     faults = json.loads((place / "faults.json").read_text())
     program, words = Path(sys.argv[1]).name, sys.argv[2:]
@@ -90,7 +87,7 @@ def answer(program, words, cloud, now, due):
     if verb == "down":
         for cluster in living:
             if cluster["name"] == name and not any(fault["kind"] == "lie" for fault in due):
-                cluster["gone_at"], cluster["why"] = now + GOING_S, "sky down"
+                cluster["gone_at"], cluster["why"] = now + cluster["going_s"], "sky down"
         return f"Terminating cluster {name}...done.", 0
     if verb == "status":
         if any(fault["kind"] == "empty" for fault in due):
@@ -113,16 +110,17 @@ def launch(words, cloud, living, now, due):
               "timed": len(re.findall(r"^  timeout --signal=TERM", task, re.M)) == 2,
               "idle_s": int(re.search(r"idle_minutes: (\d+)", task)[1]) * 60,
               "down": bool(re.search(r"down: true", task))}  # fmt: skip
+    machine = cloud["machine"]
     price = float(re.search(r"max_hourly_cost: ([\d.]+)", task)[1])
     late = next((fault["late_s"] for fault in due if fault["kind"] == "kill_after"), 0.0)
     same = [cluster for cluster in living if cluster["name"] == name]
     if same:
-        same[0].update(orders, job_at=now + SETUP_S)
+        same[0].update(orders, job_at=now + machine["setup_s"])
     else:
         begin = now + late  # SkyPilot's server may go on after its client was killed
         cloud["clusters"].append(
-            {"name": name, "hourly_usd": price, "created_at": begin, "up_at": begin + PROVISION_S,
-             "job_at": begin + PROVISION_S + SETUP_S, "gone_at": None, "why": "", **orders, **cloud["machine"]}
+            {"name": name, "hourly_usd": price, "created_at": begin, "up_at": begin + machine["provision_s"],
+             "job_at": begin + machine["provision_s"] + machine["setup_s"], "gone_at": None, "why": "", **orders, **machine}
         )  # fmt: skip
     return "Job submitted, ID: 1", 0
 
@@ -142,7 +140,7 @@ def advance(cluster, now):
     if cluster["preempted_at"] is not None and cluster["created_at"] <= cluster["preempted_at"]:
         ends.append((cluster["preempted_at"], "preempted"))
     if cluster["down"] and cluster["autodown"]:
-        ends.append((job_end(cluster) + cluster["idle_s"] + LOOK_S + GOING_S, "autodown"))
+        ends.append((job_end(cluster) + cluster["idle_s"] + LOOK_S + cluster["going_s"], "autodown"))
     at, why = min(ends, default=(None, ""))
     if at is not None and at <= now:
         cluster["gone_at"], cluster["why"] = at, why

@@ -40,7 +40,8 @@ _END = _START + _BUDGET / _HOURLY * 3600
 _FOR_EVER = _START + 1e9
 _HORIZON = _END + 2 * 3600
 _NAME = "box"
-_MACHINE = {"works_s": 1e9, "timer": True, "autodown": True, "stubborn": False, "preempted_at": None}
+_MACHINE = {"works_s": 1e9, "timer": True, "autodown": True, "stubborn": False, "preempted_at": None,
+            "provision_s": 150.0, "setup_s": 240.0, "going_s": 30.0}  # fmt: skip
 _BETWEEN_S = 1800.0  # cron's `sync` comes by so often and starts a guard that is missing
 
 

@@ -64,6 +64,7 @@ def imported(
         ("promote --force --reason test", 0, HEAVY),
         ("notify hello", 0, HEAVY | NETWORK),
         ("hold", 0, HEAVY | NETWORK),
+        ("cloud plan --samples-per-s 100", 0, HEAVY | NETWORK | {"sky", "ray"}),
         ("doctor", 0, HEAVY | {"httpx", "starlette", "uvicorn"}),
     ],
 )

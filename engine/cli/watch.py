@@ -10,6 +10,7 @@ import click
 
 from engine.cli.devices import choose_hosts
 from engine.cli.verb import Session, Verb, reader_gone
+from engine.cloud.machines import start_missing_guards
 from engine.watch.stream import watch as stream
 
 
@@ -21,6 +22,7 @@ from engine.watch.stream import watch as stream
 def watch(session: Session, interval: float, names: tuple[str, ...]) -> None:
     """Print JSON Lines until stopped: each kind at the start, on change and every 30 s."""
     hosts = choose_hosts(session.settings.hosts, names)
+    start_missing_guards(session.workspace, session.engine_command)
 
     def write(line: str) -> None:
         sys.stdout.write(line)

@@ -26,7 +26,7 @@ from engine.store.workspace import Workspace
 SETTLE_S = 180.0  # a machine that was asked for may come up so long after whoever asked was killed
 RETRY_S = 30.0  # after a failure; twice as long after each further one, up to:
 LONGEST_S = 300.0
-CONFIRM_S = 30.0  # between two looks that both find a machine gone: a provider's list may be late
+CONFIRM_S = 30.0  # at most, between two looks that both find a machine gone: a provider's list may be late
 LAUNCH_LOOK_S = 5.0
 FIRST_TRIES = 3  # for a machine that was never there
 HOME_S = 300.0  # how often the runs come home
@@ -177,10 +177,11 @@ class Guard:
         now = self._clock()
         if entry.machine is None and entry.asked_at is not None and now - entry.asked_at < SETTLE_S:
             return RETRY_S  # nothing yet of what was asked for; it may come
-        if entry.gone_at is None or now - entry.gone_at < CONFIRM_S:
+        confirm_s = min(CONFIRM_S, self._cloud.poll_s)
+        if entry.gone_at is None or now - entry.gone_at < confirm_s:
             with self._ledger.change(self._name) as box:
                 box[0] = replace(box[0], gone_at=box[0].gone_at or now)
-            return CONFIRM_S
+            return confirm_s
         self._close(now)
         return None
 

@@ -93,9 +93,10 @@ def find_gpu(rows: Iterable[Row], gpu: str, infra: str | None = None) -> list[Ro
 
 
 def plain(gpu: str) -> str:
-    """A GPU's name without what people write differently: `RTX 4090`, `RTX4090` and `rtx-4090` are one."""
+    """A GPU's name without what people and drivers write differently: `RTX 4090`, `rtx4090` and `NVIDIA GeForce RTX
+    4090` are one."""
     name, count = gpu_count(gpu)
-    bare = re.sub(r"[^a-z0-9]", "", name.lower().removeprefix("nvidia"))
+    bare = re.sub(r"nvidia|geforce|tesla|sxm\d?|pcie|[^a-z0-9]", "", name.lower())
     bare = {"a100": "a10040gb", "v10016gb": "v100"}.get(bare, bare)
     return f"{bare}:{count}"
 
