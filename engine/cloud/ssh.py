@@ -194,7 +194,7 @@ class SshProvider:
             done = send_files(line, "data", source.expanduser(), place, items, self._say)
             self._say(f"data {place}: {done['sent']:,} of {len(items):,} files sent, {done['bytes'] / 1e6:.1f} MB")
         order = {"code": code.id, "data": [place for _, place in job.data], "python": settings.python}
-        setup = settings.setup or ("" if settings.python else _SETUP)
+        setup = settings.setup or ("" if settings.python else _SETUP.strip())
         wanted = [item.tag for item in code.items if item.path == "pyproject.toml"]
         recipe = hashlib.sha256(json.dumps([setup, wanted]).encode()).hexdigest()[:16]
         return order | {"setup": setup, "environment": recipe}
