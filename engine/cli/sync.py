@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from engine.cli.verb import Session, Verb
-from engine.cloud.machines import start_missing_guards
 from engine.errors import UnderstudyError, UsageError
 from engine.store.logfile import log_path
 from engine.sync.sync import NothingAdmissible
@@ -63,7 +62,6 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
     news: list[tuple[str, str, str]] = []
     if not dry_run:
         check_runs(session.workspace, session.settings)  # cron comes by even where nobody watches
-        start_missing_guards(session.workspace, session.engine_command)
         if (session.workspace.root / "cloud").is_dir():
             from engine.cloud.machines import start_missing_guards
 
