@@ -1,4 +1,5 @@
-"""What is uploaded: what git tracks as it is now, never a secret; only what is lacking, and on from where it broke."""
+"""The host's side by itself. What is uploaded: what git tracks as it is now, never a secret; only what is lacking, and on
+from where it broke. What is answered, and what is counted."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from engine.cloud.host.answers import state
 from engine.cloud.host.boot import settle_line
 from engine.cloud.host.job import JobFolder, held, write
 from engine.cloud.host.receive import Refused, receive, send
@@ -199,3 +201,24 @@ def test_the_line_of_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     job.want("run")
     assert settle_line(root) == "crontab -l: you may not use it"
     assert not table.exists()
+
+
+def test_what_the_gpus_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The busiest one counts; a device that says nothing of its use is left out; no nvidia-smi is no GPU."""
+    command = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    job = JobFolder(tmp_path, "a")
+    write(job.order, "{}")
+    job.want("run")
+    assert read_state(state(job)).gpu_use is None
+    said = "NVIDIA H200, 1024, 143771, 7\nNVIDIA H200, 2048, 143771, 93\nOdd, [N/A], [N/A], [N/A]\n"
+    command.write_text(f"#!/bin/sh\nprintf '{said}'\n")
+    command.chmod(0o755)
+    seen = read_state(state(job))
+    assert (seen.gpu_use, seen.gpu_memory_used_bytes, seen.gpu_memory_total_bytes) == (
+        0.93,
+        2048 << 20,
+        143771 << 20,
+    )
+    command.write_text("#!/bin/sh\necho 'no driver' >&2; exit 9\n")
+    assert state(job)["gpus"] is None
