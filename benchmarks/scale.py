@@ -84,8 +84,8 @@ def _images(folder: Path, count: int) -> Timed:
     return lambda: load_task("images", settings)
 
 
-def _epoch(folder: Path, samples: int) -> Timed:
-    """An epoch of litecnn at 16 px, one thread, with what a run writes."""
+def _training(folder: Path, samples: int) -> Timed:
+    """A run of litecnn at 16 px on one thread, in epochs of 698 with as many to validate."""
     from engine.training.runs import claim_run
     from engine.training.train import train
 
@@ -108,7 +108,7 @@ def _admission(folder: Path, width: int) -> Timed:
     from engine.release.card import card_terms
     from engine.tasks.images.models import build_model
 
-    settings = {"widths": [width, 2 * width, 4 * width]}
+    settings = {"widths": [width, 2 * width, 4 * width], "depths": [0, 2, 1]}
     net = build_model("litecnn", 10, settings=settings)
     card = {
         "format": 1, "task": "images", "architecture": {"name": "litecnn", "settings": settings},
@@ -219,7 +219,7 @@ def _games(folder: Path, games: int) -> Timed:
 
 STATIONS: dict[str, tuple[str, tuple[int, int], Callable[[Path, int], Timed]]] = {
     "data check (JPEG, 128 px)": ("images", (200, 1000), _images),
-    "training, an epoch (16 px, 1 core)": ("samples", (200, 1000), _epoch),
+    "training (16 px, 1 core)": ("samples", (698, 6980), _training),
     "admission (litecnn of width W)": ("W", (16, 64), _admission),
     "sync: the look": ("checkpoints", (100, 2000), _look),
     "backup: copy and hash": ("MB", (16, 256), _copy),

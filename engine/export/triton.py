@@ -36,8 +36,16 @@ def beside(subject: Subject) -> dict[str, str]:
 def configuration(subject: Subject) -> str:
     """`config.pbtxt` in protobuf's text format."""
     medium, card = subject.medium, subject.card
-    given = [("name", medium.input_name), ("data_type", _Word("TYPE_FP32")), ("dims", list(medium.shape))]
-    gives = [("name", medium.output), ("data_type", _Word("TYPE_FP32")), ("dims", list(medium.output_shape))]
+    given: list[tuple[str, Any]] = [
+        ("name", medium.input_name),
+        ("data_type", _Word("TYPE_FP32")),
+        ("dims", list(medium.shape)),
+    ]
+    gives: list[tuple[str, Any]] = [
+        ("name", medium.output),
+        ("data_type", _Word("TYPE_FP32")),
+        ("dims", list(medium.output_shape)),
+    ]
     if medium.output == "probabilities":
         gives.append(("label_filename", "labels.txt"))
     told = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import os
 import signal
 import subprocess
@@ -170,21 +169,14 @@ def test_answers_are_the_same_on_a_cluster(
     cluster: Cluster, tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from engine.cluster import answering
-    from engine.tasks.images.digits import training_digits
-    from engine.tasks.images.models import build_model
     from engine.tasks.labelled import Labelled
     from engine.tasks.medium import Limits
     from engine.training.inference import answer_all, file_of, load_for_inference
-    from tests.export.conftest import CARD, save
+    from tests.serving.releases import image, make_release
 
-    net = save(tmp_path / "net.pth", build_model("litecnn", 10, settings=CARD["architecture"]["settings"]), CARD)
     settings = load_settings(None, workspace.root, ["device.prefer=cpu"]).settings
-    loaded = load_for_inference(workspace, settings, str(net))
-    items = []
-    for number, picture in enumerate(training_digits()[0][:70]):
-        stream = io.BytesIO()
-        picture.save(stream, "PNG")
-        items.append(Labelled(None, str(number), "", content=stream.getvalue()))
+    loaded = load_for_inference(workspace, settings, make_release(workspace).id)
+    items = [Labelled(None, str(n), "", content=image((3 * n, 250 - 2 * n, 90))) for n in range(70)]
     items[40] = Labelled(None, "empty", "", content=b"")
     items[66] = Labelled(tmp_path / "gone.png", "gone", "")
     monkeypatch.setattr(answering, "_CALLS", 1)  # three blocks
@@ -194,7 +186,7 @@ def test_answers_are_the_same_on_a_cluster(
     )
     assert (found.kept, found.failed) == (wanted.kept, wanted.failed)
     assert [entry["path"] for entry in found.failed] == ["empty", "gone"]
-    np.testing.assert_allclose(found.rows[0], wanted.rows[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(found.rows[0], wanted.rows[0])
     assert told[-1] == (70, 70)
 
 
