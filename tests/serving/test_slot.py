@@ -80,6 +80,7 @@ async def test_a_request_that_ends_two_workers_fails_and_the_slot_goes_on(slot: 
 
 async def test_a_worker_that_hangs_is_replaced(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "_SILENT_S", 0.3)
+    monkeypatch.setattr(slots, "_WAIT_FOR_WORKER_S", 30.0)
     hung = slot.active
     assert hung is not None
     os.kill(hung.process.pid, signal.SIGSTOP)
