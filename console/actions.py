@@ -64,6 +64,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("sweeps", "sweeps", "The newest sweeps, their runs ranked", ("v",), "Look"),
     Action("cloud", "cloud", "Rented machines: GPU, cost, budget and time left", ("dollar_sign",), "Look"),
     Action("images", "images", "The images on which the slots differ, drawn", ("i",), "Look", when="live"),
+    Action("board", "board", "A held-out Go position with the best moves of both slots' nets", ("b",), "Look", when="live"),
     Action("log", "choose a log", "Which log pane 6 shows: a slot's, a run's, the last command's", ("L",), "Look",
            when="live"),
     Action("filter", "filter", "Show only rows that contain a text", ("slash",), "Look", footer=True),

@@ -155,6 +155,12 @@ def images(desk: Desk) -> None:
     desk.open_sheet(Images(desk))
 
 
+def board(desk: Desk) -> None:
+    from console.sheets.board import Board
+
+    desk.open_sheet(Board(desk))
+
+
 def choose_log(desk: Desk) -> None:
     from console.sheets.choosing import logs
 
@@ -273,6 +279,7 @@ DEEDS: dict[str, Deed] = {
     "sweeps": read("sweeps_sheet"),
     "cloud": read("cloud_sheet"),
     "images": images,
+    "board": board,
     "log": choose_log,
     "filter": start_filter,
     "sort": sort,

@@ -14,6 +14,7 @@ from console import orders, subjects, text
 from console.orders import Promotion, Refused
 from console.panes import checkpoints, events, training
 from console.sheets import findings
+from console.sheets.board import asking, drawn
 from console.sheets.details import compare_rows, fact_rows, facts_of
 from console.sheets.slots import promotion_rows
 from console.view import View
@@ -313,6 +314,14 @@ def _images(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
+def board(table: Table) -> list[str]:
+    return table.ask_engine("go", *asking(1), tell=lambda answer: _board_lines(table, answer))
+
+
+def _board_lines(table: Table, answer: dict[str, Any]) -> list[str]:
+    return [row.plain.rstrip() for row in drawn(table.view(), answer, WIDTH)]
+
+
 def _read(rows: Callable[[View, int], list[Row]]) -> Callable[[Table], list[str]]:
     """A sheet of `console.sheets.findings` as lines."""
     return lambda table: [row.plain.rstrip() for row in rows(table.view(), WIDTH)]
@@ -332,5 +341,5 @@ TALKS: dict[str, Callable[[Table], Talk | list[str]]] = {
     "resume": resume, "deploy": deploy, "serve": serve, "hold": hold, "reject": reject, "label": label, "open": details,
     "export": export, "analyze": analyze, "confusion": _read(findings.confusion_rows), "sweeps": _read(findings.sweep_rows),
     "cloud": _read(findings.cloud_rows),
-    "proof": _read(findings.proof_rows), "subject": subject, "images": images, "log": log, "filter": choose_filter, "mark": mark, "copy": copy,
+    "proof": _read(findings.proof_rows), "subject": subject, "images": images, "board": board, "log": log, "filter": choose_filter, "mark": mark, "copy": copy,
 }  # fmt: skip

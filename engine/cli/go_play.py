@@ -29,27 +29,80 @@ _MARKS = "abcdefghijklmnopqrstuvwxyz"
 @_CHECKPOINT
 @click.option("--top-k", type=click.IntRange(1, 26), default=5, show_default=True, help="How many moves.")
 @click.option("--move", "number", type=click.IntRange(min=0), help="The position after so many moves.")
+@click.option(
+    "--held-out",
+    "held",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Instead of an SGF: the Nth held-out position, as ab draws them.",
+)
+@click.option("--slots", "both", is_flag=True, help="The moves of AS-IS's and TO-BE's nets side by side.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw the board in ASCII.")
 def go_suggest(
-    session: Session, words: list[str], checkpoint: str | None, top_k: int, number: int | None, ascii_only: bool
+    session: Session,
+    words: list[str],
+    checkpoint: str | None,
+    top_k: int,
+    number: int | None,
+    held: int | None,
+    both: bool,
+    ascii_only: bool,
 ) -> None:
-    """The net's best moves in a position: the end of an SGF game, or the empty board."""
-    player, size = _player(session, checkpoint)
-    board = _board_of(Path(words[0]), number) if words else _empty(size)
+    """The net's best moves in a position: the end of an SGF game, a held-out one, or the empty board."""
+    if (held and words) or (both and checkpoint):
+        raise UsageError(
+            "one position and one choice of nets at a time", "SGF or --held-out; --checkpoint or --slots"
+        )
+    nets = _slot_players(session) if both else [(None, *_player(session, checkpoint))]
+    size = nets[0][2]
+    place: dict[str, Any] = {}
+    if held:
+        board, place = _held_out(session, held, size)
+    else:
+        board = _board_of(Path(words[0]), number) if words else _empty(size)
     if board.size != size:
         raise UsageError(f"a board of size {board.size}", f"this net plays on {size}×{size}")
-    found = player.suggest(board, top_k)
-    moves = [
-        {
-            "move": board.name(one.point),
-            "row": one.point // size + 1,
-            "column": one.point % size + 1,
-            "confidence": round(one.confidence, 6),
-        }
-        for one in found
-    ]
-    value = {"to_play": "BW"[board.to_play - 1], "size": size, "moves": moves}
-    session.emit(value, lambda _: _drawn(board, found, ascii_only))
+    said = [(name, player.suggest(board, top_k)) for name, player, _ in nets]
+    lists = [{"net": name, "moves": [_move(board, one) for one in found]} for name, found in said]
+    value = {
+        "to_play": "BW"[board.to_play - 1],
+        "size": size,
+        "moves": lists[0]["moves"],
+        **({"nets": lists} if both else {}),
+        **place,
+        "board": _rows(board),
+        "last": board.name(board.moves[-1][1]) if board.moves else None,
+    }
+    session.emit(value, lambda _: "\n\n".join(_drawn(board, found, ascii_only, name) for name, found in said))
+
+
+def _move(board: GoBoard, one: Suggestion) -> dict[str, Any]:
+    row, column = divmod(one.point, board.size)
+    return {
+        "move": board.name(one.point),
+        "row": row + 1,
+        "column": column + 1,
+        "confidence": round(one.confidence, 6),
+    }
+
+
+def _rows(board: GoBoard) -> list[str]:
+    """The position as text, the highest row first: `X` black, `O` white, `.` empty."""
+    signs = [".XO"[stone] for stone in board.points.tolist()]
+    rows = ["".join(signs[start : start + board.size]) for start in range(0, len(signs), board.size)]
+    return rows[::-1]
+
+
+def _held_out(session: Session, number: int, size: int) -> tuple[GoBoard, dict[str, Any]]:
+    """A labelled position (the same that `ab` asks about), and what is known of it: its game, the move played."""
+    from engine.tasks.go.labelled import labelled_positions
+    from engine.tasks.go.records import board_of, read_record
+
+    items = labelled_positions(session.settings, None, session.settings.ab.seed, size).images
+    item = items[(number - 1) % len(items)]
+    assert item.content is not None
+    known = {"held_out": (number - 1) % len(items) + 1, "of": len(items), "game": item.name, "played": item.label}
+    return board_of(read_record(item.content)), known
 
 
 @click.command(cls=Verb)
@@ -97,17 +150,35 @@ def go_gtp(session: Session, checkpoint: str | None) -> None:
     GtpEngine(player, size=size, version=__version__).run()
 
 
+def _slot_players(session: Session) -> list[tuple[str | None, Player, int]]:
+    """AS-IS's and TO-BE's nets as (name, player, board size); where no slot has one, the newest best."""
+    from engine.release.slots import open_slot
+    from engine.store.workspace import SLOTS
+
+    found: list[tuple[str | None, Player, int]] = []
+    for slot in SLOTS:
+        release = open_slot(session.workspace, slot)
+        if release is not None and release.manifest.task == "go":
+            found.append((slot, *_player_of(release)))
+    return found or [(None, *_player(session, None))]
+
+
+def _player_of(release: Release) -> tuple[Player, int]:
+    from engine.tasks.go.player import Player
+    from engine.tasks.go.weights import net_of_onnx
+
+    return Player(net_of_onnx(release.onnx())), int(release.manifest.preprocess["board_size"])
+
+
 def _player(session: Session, checkpoint: str | None) -> tuple[Player, int]:
     from engine.tasks.go.player import Player
 
     path = Path(checkpoint).expanduser() if checkpoint else None
     release = None if path and path.exists() else _release(session, checkpoint)
     if release is not None:
-        from engine.tasks.go.weights import net_of_onnx
-
         if release.manifest.task != "go":
             raise UsageError(f"release {release.id[:8]} is no Go network", "name one with --checkpoint")
-        return Player(net_of_onnx(release.onnx())), int(release.manifest.preprocess["board_size"])
+        return _player_of(release)
     from engine.checkpoints.files import CARD, load_checkpoint_file
     from engine.tasks.go.weights import net_of_checkpoint
 
@@ -161,12 +232,12 @@ def _board_of(path: Path, number: int | None) -> GoBoard:
     return board_of(record, number)
 
 
-def _drawn(board: GoBoard, found: list[Suggestion], ascii_only: bool) -> str:
+def _drawn(board: GoBoard, found: list[Suggestion], ascii_only: bool, net: str | None = None) -> str:
     marks = {one.point: _MARKS[index] for index, one in enumerate(found)}
     rows = [(_MARKS[index], board.name(one.point), f"{one.confidence:.2%}") for index, one in enumerate(found)]
     whose = "black" if board.to_play == 1 else "white"
     said = table(rows, ("", "move", "confidence")) if rows else "no legal move but pass"
-    return f"{board.display(marks, ascii_only=ascii_only)}\n\n{whose} to play\n{said}"
+    return f"{board.display(marks, ascii_only=ascii_only)}\n\n{whose} to play{f', {net}' if net else ''}\n{said}"
 
 
 def _ask(board: GoBoard, player: Player, ascii_only: bool) -> bool:

@@ -289,6 +289,29 @@ async def test_the_images_are_drawn_and_paged(make_app: MakeApp) -> None:
         assert "differing was asked" in screen_text(app)
 
 
+async def test_the_board_turns_from_position_to_position(make_app: MakeApp) -> None:
+    app = make_app()
+    assert isinstance(app.commands, Started)
+    move = {"move": "D4", "row": 4, "column": 4, "confidence": 0.25}
+    answer = {"to_play": "B", "board": ["." * 19] * 19, "last": None, "moves": [move], "held_out": 1, "of": 3}
+    app.commands.answers["go"] = answer
+    words = [["go", "suggest", "--held-out", number, "--slots", "--top-k", "5", "--json"] for number in "13"]
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("b")
+        await pilot.pause()
+        assert "1/3" in screen_text(app)
+        assert "the newest net" in screen_text(app)
+        assert "a D4" in screen_text(app)
+        await pilot.press("left")
+        await pilot.pause()
+        assert app.commands.questions == words
+        del app.commands.answers["go"]
+        await pilot.press("right")
+        await pilot.pause()
+        assert "a D4" in screen_text(app), "the last position stays where the engine has no answer"
+        assert "go was asked" in screen_text(app)
+
+
 async def test_live_requests_are_labelled_one_after_the_other(make_app: MakeApp) -> None:
     app = make_app()
     assert isinstance(app.commands, Started)

@@ -168,10 +168,11 @@ def test_the_panes_and_what_only_looks(make_plain: MakePlain) -> None:
     assert "weights are not" in talk(plain, "filter checkpoints nan", "checkpoints")
     assert "cycle" in talk(plain, "filter checkpoints", "sort")
     assert talk(plain, "subject 3").startswith("Checkpoint")
-    talk(plain, "images", "log sync")
+    talk(plain, "images", "board", "log sync")
     assert isinstance(plain.commands, Started)
     assert plain.commands.questions == [
         ["differing", "--limit", "24", "--width", "8", "--json"],
+        ["go", "suggest", "--held-out", "1", "--slots", "--top-k", "5", "--json"],
         ["logs", "sync", "--lines", "30", "--json"],
     ]
     assert "logs was asked" in "\n".join(plain.take())

@@ -170,6 +170,32 @@ async def test_korean(snapshot: SnapshotAssertion, korean: None, tmp_path: Path,
     assert found == snapshot(extension_class=Screen)
 
 
+POSITION = {
+    "to_play": "W", "size": 9, "held_out": 3, "of": 88, "game": "1f", "played": "E3", "last": "G7",
+    "board": [".........", ".........", "..O...X..", ".........", "....X....", ".........", "..X...O..", ".........", "........."],
+    "nets": [
+        {"net": net, "moves": [{"move": f"{'ABCDEFGHJ'[c - 1]}{r}", "row": r, "column": c, "confidence": p}
+                               for r, c, p in moves]}
+        for net, moves in (("asis", [(3, 5, 0.412), (7, 5, 0.21), (5, 7, 0.08), (2, 3, 0.05), (8, 8, 0.031)]),
+                           ("tobe", [(3, 5, 0.533), (5, 3, 0.18), (5, 7, 0.06), (6, 4, 0.04), (2, 2, 0.02)]))
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "language"), [(SMALL, "en"), (MIDDLE, "en"), (SMALL, "ko")], ids=["80x24", "120x40", "ko"]
+)
+async def test_go_board(snapshot: SnapshotAssertion, tmp_path: Path, size: tuple[int, int], language: str) -> None:
+    words.choose(language)
+    try:
+        app = screen("evening", tmp_path, language=language)
+        assert isinstance(app.commands, Started)
+        app.commands.answers["go"] = POSITION
+        assert await drawn(app, "b", size) == snapshot(extension_class=Screen)
+    finally:
+        words.choose("en")
+
+
 @pytest.mark.parametrize("keys", ["", "4 z", "7 z"], ids=["all", "compare", "slots"])
 async def test_ascii(snapshot: SnapshotAssertion, tmp_path: Path, keys: str) -> None:
     assert await drawn(screen("busy", tmp_path, ascii=True), keys, MIDDLE) == snapshot(extension_class=Screen)

@@ -1,4 +1,4 @@
-"""A player: the net's probabilities on legal moves, and when to pass or to resign."""
+"""A player: the net's probabilities on legal moves, short reading over them, and when to pass or to resign."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from engine.tasks.go.board import GoBoard
 from engine.tasks.go.planes import COUNT, RECENT, symmetric
 from engine.tasks.go.playouts import Estimate, estimate, is_eye
 from engine.tasks.go.positions import SYMMETRIES
+from engine.tasks.go.tactics import gains, rescues
 
 # planes float32 [N, COUNT, S, S] to logits [N, S²]
 Net = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 RESIGN_BELOW = 0.02
+_BEHIND = 0.07  # of the board's points, on the mean of the playouts (25 on 19×19): nobody resigns a close game
 _SETTLED = 0.8  # a point's owner this certain: nobody gains by playing there
+_READ = 12  # of the net's moves are read
+_RESCUED = 5  # stones: a chain of so many is worth moves of which the net did not think
+_STONE = 0.1  # what a stone that is won or lost by force is worth, in the logarithm of the net's share
+_STONES = 20.0  # more count as so many
+_LEAST = 1e-4  # a share below it counts as this
 _LATE = 0.4  # of the points have been played: before that nobody resigns or passes by itself
 
 
@@ -77,7 +84,8 @@ class Player:
     def choose(self, board: GoBoard, colour: int | None = None, *, resigns: bool = True) -> int | None:
         """The move to play: a point, `board.passing`, or None to resign.
 
-        Own eyes are never filled. Passing needs that no move is left which could change whose a point is, or
+        Own eyes are never filled. Among the net's best moves those fall back that lose stones by force, and more so
+        the more stones they lose against the best of them (`tactics.gains`). Passing needs that no move is left which could change whose a point is, or
         that the opponent has passed and the playouts see this side ahead.
         """
         colour = colour or board.to_play
@@ -92,14 +100,23 @@ class Player:
         late = len(board.moves) >= _LATE * board.passing
         if late or passed:
             said = estimate(board, self._seed + len(board.moves))
-            if resigns and late and _chance(said, colour) < RESIGN_BELOW:
+            behind = said.lead if colour == rules.WHITE else -said.lead
+            if resigns and late and behind > _BEHIND * board.passing and _chance(said, colour) < RESIGN_BELOW:
                 return None
             open_ = np.abs(said.owner) < _SETTLED
             if passed and _chance(said, colour) > 0.5 and not (shares * open_).max() > 0.2:
                 return board.passing
             if not (shares * open_).any():
                 return board.passing
-        return int(np.argmax(shares))
+        return self._read(board, colour, shares)
+
+    def _read(self, board: GoBoard, colour: int, shares: NDArray[np.float64]) -> int:
+        """The best move by the net's shares and by what short reading says of them."""
+        best = [int(point) for point in np.argsort(-shares, kind="stable")[:_READ] if shares[point] > 0]
+        best += [point for point in rescues(board, colour, _RESCUED) if shares[point] > 0 and point not in best]
+        won = gains(board, colour, best)
+        lost = np.minimum(won.max() - won, _STONES)
+        return best[int(np.argmax(np.log(np.maximum(shares[best], _LEAST)) - _STONE * lost))]
 
 
 def _chance(said: Estimate, colour: int) -> float:

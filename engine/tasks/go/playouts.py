@@ -80,10 +80,45 @@ def is_suicide(board, work, point, colour):
             continue
         if board[beside] == 0:
             return False
-        _, liberties = rules.walk(board, work, beside)
-        if (liberties > 1) == (board[beside] == colour):
+        if _breathes(board, work, beside, point) == (board[beside] == colour):
             return False
     return True
+
+
+@njit(cache=True, nogil=True)
+def _breathes(board, work, start, point):
+    """Whether the chain of `start` has a liberty other than `point`; stops at the first."""
+    nbr, stones, mark = work.neighbours, work.stones, work.mark
+    mark[-1] += 1
+    stamp = mark[-1]
+    colour = board[start]
+    stones[0] = start
+    mark[start] = stamp
+    count, done = 1, 0
+    while done < count:
+        stone = stones[done]
+        done += 1
+        for side in range(4):
+            other = nbr[stone, side]
+            if other < 0 or other == point:
+                continue
+            if board[other] == 0:
+                return True
+            if board[other] == colour and mark[other] != stamp:
+                mark[other] = stamp
+                stones[count] = other
+                count += 1
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _empties(board, out):
+    count = 0
+    for point in range(len(board)):
+        if board[point] == 0:
+            out[count] = point
+            count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -95,24 +130,25 @@ def _play_out(start, to_play, ko, work, words, seed, owner, leads):
     for game in range(len(leads)):
         board[:] = start
         colour, forbidden, passes = to_play, ko, 0
+        count = _empties(board, empty)
         for _ in range(3 * points):
-            count = 0
-            for point in range(points):
-                if board[point] == 0:
-                    empty[count] = point
-                    count += 1
             moved = False
-            while count > 0:
-                index = np.random.randint(count)
+            left = count  # the empty points behind it were tried this turn
+            while left > 0:
+                index = np.random.randint(left)
                 point = empty[index]
-                empty[index] = empty[count - 1]
-                count -= 1
+                left -= 1
+                empty[index], empty[left] = empty[left], point
                 if point == forbidden or is_eye(board, work, point, colour):
                     continue
                 if is_suicide(board, work, point, colour):
                     continue
-                _, _, forbidden, _ = rules.play(board, work, point, colour, forbidden, words, np.uint64(0))
+                _, captured, forbidden, _ = rules.play(board, work, point, colour, forbidden, words, np.uint64(0))
                 moved = True
+                count -= 1
+                empty[left] = empty[count]
+                if captured:
+                    count = _empties(board, empty)
                 break
             colour = 3 - colour
             passes = 0 if moved else passes + 1

@@ -94,7 +94,7 @@ def read_record(text: bytes) -> Record:
         setup=setup,
         moves=moves,
         digest=hashlib.blake2b(bytes([size]) + setup.tobytes() + b"/" + moves.tobytes(), digest_size=8).digest(),
-        to_play=_to_play(game.get_last_node()) or (0 if len(moves) else _to_play(root)),
+        to_play=_turn(game, len(moves)) if b"PL" in text else 0,
     )
 
 
@@ -139,6 +139,10 @@ def _check(size: int, setup: NDArray[np.int16], moves: NDArray[np.int16], rulese
     status, index = rules.replay(board, work, points, colours, suicide, rules.zobrist(size))
     if status != rules.OK:
         raise BadRecord(f"illegal: move {index + 1} {rules.REASONS[status]}")
+
+
+def _turn(game: sgf.Sgf_game, moves: int) -> int:
+    return _to_play(game.get_last_node()) or (0 if moves else _to_play(game.get_root()))
 
 
 def _to_play(node: Any) -> int:
