@@ -16,9 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,11 +29,12 @@ from typing import Any
 
 from engine.cloud.guard import Guard
 from engine.cloud.ledger import Ledger
-from engine.cloud.machines import launch_now, order
+from engine.cloud.machines import launch_lock, launch_now, order
 from engine.cloud.provider import Job
 from engine.cloud.sky import Skypilot
 from engine.config import Settings, load_settings
 from engine.errors import UnderstudyError
+from engine.store.locks import holder
 from engine.store.workspace import Workspace
 
 _START = 1_800_000_000.0
@@ -203,20 +206,34 @@ class _World:
 
 
 class _Launcher:
-    """The launcher as a process that ends before the guard looks again."""
+    """The launcher as a process that has mostly ended before the guard looks again."""
 
     def __init__(self, world: _World) -> None:
-        self._world = world
+        self._world, self._lock = world, launch_lock(world.workspace, _NAME)
 
     def start(self) -> None:
-        world = self._world
-        in_child(lambda: launch_now(world.workspace, world.settings, _NAME, world.provider()))
+        world, child = self._world, os.fork()
+        if child == 0:
+            os.setsid()
+            os.closerange(3, 1024)  # the answer of the tick that starts it is not its to hold open
+            try:
+                launch_now(world.workspace, world.settings, _NAME, world.provider())
+            except UnderstudyError as error:
+                _debug(error)
+            finally:
+                os._exit(0)
+        deadline = time.monotonic() + 5
+        while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def busy(self) -> bool:
-        return False
+        return holder(self._lock) is not None
 
     def kill(self) -> None:
-        """There is none."""
+        if (who := holder(self._lock)) is not None:
+            os.killpg(int(str(who["pid"])), signal.SIGKILL)
+            while self.busy():
+                time.sleep(0.01)
 
 
 def _live(world: _World, case: Case) -> None:
@@ -244,8 +261,7 @@ def _tick(world: _World, memory: dict[str, Any]) -> dict[str, Any]:
         pause = guard.tick()
     except (UnderstudyError, OSError, ValueError) as error:
         pause = 30.0
-        if "DEBUG" in os.environ:
-            print(f"    {type(error).__name__}: {error}", file=sys.stderr)
+        _debug(error)
     kept = {name: value for name, value in vars(guard).items() if isinstance(value, int | float)}
     return {"pause": pause, "memory": kept}
 
@@ -259,8 +275,7 @@ def in_child(work: Callable[[], dict[str, Any] | None]) -> Any:
         try:
             os.write(writing, json.dumps(work()).encode())
         except UnderstudyError as error:
-            if "DEBUG" in os.environ:
-                print(f"    {type(error).__name__}: {error}", file=sys.stderr)
+            _debug(error)
         finally:
             os._exit(0)
     os.close(writing)
@@ -268,6 +283,11 @@ def in_child(work: Callable[[], dict[str, Any] | None]) -> Any:
         said = stream.read()
     os.waitpid(child, 0)
     return json.loads(said) if said else None
+
+
+def _debug(error: Exception) -> None:
+    if "DEBUG" in os.environ:
+        print(f"    {type(error).__name__}: {error}", file=sys.stderr)
 
 
 @contextmanager

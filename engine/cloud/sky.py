@@ -83,7 +83,8 @@ class Skypilot:
         path = self._folder / job.name / "task.yaml"
         task = task_yaml(there, home if there.resume else None, self._cloud.infra, self._clock())
         atomic_write(path, task)
-        done = self._sky("launch", "--yes", "--detach-run", "--cluster", job.name, str(path), timeout_s=_LAUNCH_S)
+        words = ["launch", "--yes", "--detach-run", "--cluster", job.name, str(path)]
+        done = _run([self._command(), *words], _LAUNCH_S, apart=False)  # it dies with the launcher's process group
         if done.code:
             raise Failed(f"SkyPilot could not launch '{job.name}': {_last_words(done)}", f"see the task: {path}")
         machine = self.expected(job)
@@ -257,21 +258,35 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "SKYPILOT_DISABLE_USAGE_COLLECTION": "1", "NO_COLOR": "1"}
 
 
-def _run(command: Sequence[str], timeout_s: float) -> Outcome:
-    """Run a command to its end, without a terminal; its children die with it when its time is out."""
+def _run(command: Sequence[str], timeout_s: float, apart: bool = True) -> Outcome:
+    """Run a command to its end, without a terminal.
+
+    Args:
+        apart: in a session of its own, so that all its children die with it when its time is out.
+    """
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 text=True, errors="replace", env=_environment(), start_new_session=True)  # fmt: skip
+                                 text=True, errors="replace", env=_environment(), start_new_session=apart)  # fmt: skip
     except OSError as error:
         raise Failed(f"cannot run {command[0]} ({error.strerror})", "install it, or mend its rights") from None
     try:
         out, err = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+        _kill(child, apart)
         name = " ".join(Path(command[0]).name if number == 0 else word for number, word in enumerate(command[:2]))
         raise Failed(f"'{name}' did not answer within {timeout_s:.0f} s", "it is tried again") from None
+    except BaseException:  # a stopped guard leaves no question behind
+        _kill(child, apart)
+        raise
     return Outcome(child.returncode, out, err)
+
+
+def _kill(child: subprocess.Popen[str], apart: bool) -> None:
+    if apart:
+        os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
+    child.communicate()
 
 
 def _last_words(done: Outcome) -> str:
