@@ -191,14 +191,18 @@ def cloud_logs(session: Session, words: list[str], follow: bool) -> None:
 @click.command(cls=Verb, words=("NAME", 1, 1))
 def cloud_stop(session: Session, words: list[str]) -> None:
     """Stop the training there, its state saved; a rented machine then ends by itself for having nothing to do."""
-    from engine.cloud.ledger import Ledger
+    from engine.cloud.ledger import Ledger, seconds
     from engine.cloud.machines import open_provider, want
 
     entry = Ledger(session.workspace).read(words[0])
     if not entry.open or entry.machine is None:
         raise UsageError(f"nothing trains on '{entry.name}'", "see: cloud status")
     want(session.workspace, entry.name, "stopped", "its training was stopped")
-    open_provider(session.settings, session.workspace, entry.provider).stop(entry.machine)
+    provider = open_provider(session.settings, session.workspace, entry.provider)
+    provider.stop(entry.machine)
+    state = provider.status(entry.machine)
+    with Ledger(session.workspace).change(entry.name) as box:
+        box[0] = box[0].seen(state, seconds())  # not only with the guard's next look
     session.emit(
         _one(session, entry.name),
         f"the training on '{entry.name}' has stopped; the machine: cloud down {entry.name}",

@@ -26,9 +26,10 @@ _TELL_S = 5.0
 _TELL_BYTES = 20 << 20
 # never sent, tracked or listed or not
 _SECRET = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
-           ".netrc", ".pypirc", "credentials", "credentials.json", "kaggle.json", "*.keystore", "secrets.*")  # fmt: skip
+           ".netrc", ".pypirc", "credentials", "credentials.json", "kaggle.json", "*.keystore",
+           "secrets.toml", "secrets.y*ml", "secrets.json", "secrets.env", "secrets.ini")  # fmt: skip
 _SECRET_FOLDERS = (".git", ".ssh", ".aws", ".gnupg", ".kube", ".azure", ".sky")
-_HARMLESS = (".env.example", ".env.sample", ".env.template", "secrets.py")
+_HARMLESS = (".env.example", ".env.sample", ".env.template")
 
 
 @dataclass(frozen=True)
