@@ -16,16 +16,18 @@ from engine.errors import Failed, UsageError, nearest
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@click.command(cls=Verb, words=("NAME", 1, 1))
+NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+
+
+@click.command(cls=Verb, words=("NAME", 1, 1), epilog=f"NAME is one of {', '.join(NAMES)}." if NAMES else None)
 @click.option("--hourly-usd", type=click.FloatRange(min=0), metavar="USD",
               help="With devices: the price of an hour of this machine.")  # fmt: skip
 def bench(session: Session, words: list[str], hourly_usd: float | None) -> None:
     """Run one of the repeatable measurements (serving, sync, training, ...)."""
-    names = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
-    if not names:
+    if not NAMES:
         raise UsageError("this installation has no benchmarks", "run it in a checkout of the project")
-    if words[0] not in names:
-        raise UsageError(f"unknown benchmark '{words[0]}'", nearest(words[0], names))
+    if words[0] not in NAMES:
+        raise UsageError(f"unknown benchmark '{words[0]}'", nearest(words[0], NAMES))
     if hourly_usd is not None and words[0] != "devices":
         raise UsageError(f"--hourly-usd says nothing to '{words[0]}'", "leave it out, or: bench devices")
     more = [] if hourly_usd is None else ["--hourly-usd", str(hourly_usd)]

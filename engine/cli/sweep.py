@@ -57,7 +57,8 @@ def run_sweep(
             return [*_options(session), *train, *arguments]
 
         with _hands(session, settings, jobs, words) as (spots, start):
-            session.say(f"sweep {folder.sweep}: {len(settings)} runs, {_pace(spots)}; in {folder.root}")
+            todo = f"{len(settings)} runs to do, {_pace(spots)}" if settings else "every run is completed"
+            session.say(f"sweep {folder.sweep}: {todo}; in {folder.root}")
             runner.Sweep(folder, spots, start, session.say, stop, again=again).run()
         result = _result(folder, time.monotonic() - began)
     _finish(session, result, str(stop.asked) if stop else None)

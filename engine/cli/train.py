@@ -73,6 +73,10 @@ def train(
         from engine.cli.sweep import run_sweep, stop_sweep
 
         if stop:
+            given = {"--resume": resume, "--from": source, "--detach": detach, "--strict": strict,
+                     "--overwrite": overwrite, "--jobs": jobs, "--again": again}  # fmt: skip
+            if beside := [name for name, value in given.items() if value]:
+                raise UsageError(f"'{beside[0]}' says nothing to --stop", "leave it out")
             stop_sweep(session, stop)
         else:
             if source or overwrite:

@@ -20,6 +20,11 @@ def _split_commas(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _without_brackets(value: Any) -> Any:
+    """`[a,b]` without quotes, as a shell leaves it, is the list that was meant."""
+    return value[1:-1] if isinstance(value, str) and value.startswith("[") and value.endswith("]") else value
+
+
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
@@ -117,6 +122,7 @@ class Data(Section):
     kind: Literal["digits", "folder"] = "folder"
     root: Path | None = None
     img_size: Annotated[int, Field(ge=8, le=4096)] = 128
+    train_size: Annotated[int, Field(ge=8, le=4096)] | None = None  # None: img_size
     val_fraction: Fraction = 0.2
     resize: Literal["crop", "squash", "pad"] = "crop"
     augment: Annotated[Literal["none", "light", "standard", "document"], OrNone] = "standard"
@@ -169,7 +175,7 @@ class Training(Section):
     save_every_steps: Annotated[int, Field(ge=0)] = 0  # 0: at the end of each epoch
     max_checkpoints: Annotated[int, Field(ge=1)] = 5
     mirror: Path | None = None
-    trackers: Annotated[Strings, AfterValidator(_known_trackers)] = []
+    trackers: Annotated[Strings, BeforeValidator(_without_brackets), AfterValidator(_known_trackers)] = []
     parallel: Annotated[int, Field(ge=1)] | None = None  # None: one a CUDA device, else one
     stalled_minutes: Annotated[float, Field(ge=0)] = 10.0  # 0: never an alert
     stalled_steps: Annotated[float, Field(ge=1)] = 50.0

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import Settings
+from engine.errors import UsageError
 from engine.store.files import write_json
 from engine.tasks.images.names import OWN
 
-FORMAT = 2
+FORMAT = 3
 MIB = 1 << 20
 MAPPED_FROM = 32 * MIB  # glibc's greatest M_MMAP_THRESHOLD
 ROOM = 0.9  # of what is free: up to here it fits, up to all of it is the edge
@@ -168,10 +169,10 @@ def _biggest(
 ) -> int | None:
     """The biggest batch that fits at once, None where not even one sample does.
 
-    A step's memory is a straight line in the batch: one trace more, of twice the samples, gives its slope.
+    A step's memory is a straight line in the batch: one trace more, of half or twice the samples, gives its slope.
     """
     batch = settings.training.batch_size
-    few, many = max(2, batch // 2), max(4, batch)
+    few, many = (batch // 2, batch) if batch > 3 else (batch, 2 * batch)
     low, high = (_total(settings, facts, device, precision, size, size, tracer) for size in (few, many))
     slope = max(1.0, (high - low) / (many - few))
     found = int((available * ROOM - (low - slope * few)) / slope)
@@ -204,7 +205,10 @@ def _suggestion(
     """The nearest setting that fits: fewer samples at a time, then a smaller image, then a smaller net."""
 
     def fits(wanted: Settings, size: int) -> bool:
-        return _total(wanted, facts, device, precision, batch, size, tracer) <= available * ROOM
+        try:
+            return _total(wanted, facts, device, precision, batch, size, tracer) <= available * ROOM
+        except UsageError:  # no net of that size, or none that learns from so few
+            return False
 
     smaller = micro // 2
     while smaller >= 1:
@@ -292,7 +296,7 @@ class Extrapolated:
         def at(name: str, size: int) -> int:
             return few[name] + (many[name] - few[name]) * (size - 4) // 4
 
-        return {name: at(name, whole if name == "judged" else batch) for name in few}
+        return {name: at(name, batch) for name in few}
 
 
 def _key(settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str) -> str:
@@ -301,7 +305,7 @@ def _key(settings: Settings, classes: int, batch: int, whole: int, precision: st
         "format": FORMAT,
         "versions": [_version(name) for name in ("torch", "timm", "understudy")],
         "model": [settings.model.name, settings.model.settings],
-        "data": [data.img_size, data.augment],
+        "data": [data.img_size, data.augment, data.train_size],
         "step": training.model_dump(mode="json", include=set(_SHAPING)),
         "run": [classes, batch, whole, precision, device],
     }
@@ -332,10 +336,20 @@ def _version(name: str) -> str:
 def trace_here(
     settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str
 ) -> dict[str, int]:
-    """Trace in this process."""
-    from engine.training.fit_trace import trace
+    """Trace in this process.
 
-    return asdict(trace(settings, classes, batch, whole, precision, device, MAPPED_FROM))
+    Raises:
+        UsageError: the model cannot be built, or cannot learn from so few samples at a time.
+    """
+    from engine.training.fit_trace import trace
+    from engine.training.shortage import spoils_norms, too_few
+
+    try:
+        return asdict(trace(settings, classes, batch, whole, precision, device, MAPPED_FROM))
+    except ValueError as error:
+        if not spoils_norms(error):
+            raise
+        raise too_few(settings.training, whole, settings.training.processes or 1) from None
 
 
 # the host ---------------------------------------------------------------------------------------------

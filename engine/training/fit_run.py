@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 from engine.config import Settings
@@ -9,7 +11,16 @@ from engine.devices.detect import ChosenDevice
 from engine.errors import UnderstudyError, UsageError
 from engine.store.workspace import Workspace
 from engine.tasks.task import Task
-from engine.training.fit import Facts, Forecast, TraceCache, available_bytes, forecast, trace_here
+from engine.training.fit import (
+    Facts,
+    Forecast,
+    NotTraced,
+    TraceCache,
+    Tracer,
+    available_bytes,
+    forecast,
+    trace_here,
+)
 
 
 def ask(
@@ -22,7 +33,7 @@ def ask(
 ) -> Forecast | None:
     """The forecast of a training about to begin; None for a task or a net that cannot be followed.
 
-    A trace that is not in the cache is made here: what it imports, the training would import too.
+    On a CPU a trace that is not in the cache is made by a child: what it imports (48 MiB) is no part of the training.
 
     Raises:
         UsageError: it cannot fit; the nearest setting that does is named.
@@ -31,9 +42,17 @@ def ask(
         return None
     facts = Facts(len(task.classes), task.train_samples)
     available = available_bytes(settings, chosen.kind)
-    cache = TraceCache(workspace.cache, trace_here)
+
+    def look(tracer: Tracer | None) -> Forecast:
+        return forecast(settings, facts, chosen.kind, precision, available, TraceCache(workspace.cache, tracer))
+
     try:
-        found = forecast(settings, facts, chosen.kind, precision, available, cache)
+        try:
+            found = look(None)
+        except NotTraced:
+            if chosen.kind == "cpu" and sys.platform == "linux":
+                _in_a_child(lambda: look(trace_here))
+            found = look(trace_here)  # what the child could not do is done here, and its error said
     except UnderstudyError:
         raise
     except Exception as error:
@@ -47,6 +66,17 @@ def ask(
     if found.verdict == "edge":
         say(f"note: {sentence(found)}; {advice(found)}")
     return found
+
+
+def _in_a_child(work: Callable[[], object]) -> None:
+    """Do it in a copy of this process, which may fail; the cache is what stays of it."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
 
 
 def sentence(found: Forecast) -> str:

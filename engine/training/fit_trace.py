@@ -63,7 +63,7 @@ def trace(
 
     Args:
         batch: samples that go through the net at a time.
-        whole: samples of an optimiser step; twice as many are validated at a time.
+        whole: samples of an optimiser step.
         precision: `fp32`, `bf16` or `fp16`.
         threshold: a CPU's allocator maps pieces from so many bytes on by themselves.
 
@@ -106,7 +106,7 @@ def _trace(
     model.eval()
     judging = _Recorder(kept)
     with torch.no_grad(), _Kernels(device, precision), judging:
-        shape = (2 * whole, 3, side, side)
+        shape = (batch, 3, side, side)
         model(torch.empty(shape, device="meta").contiguous(memory_format=torch.channels_last))
     heap = heap_bytes(
         [(_bytes(tensor), tensor.ndim == 4) for tensor in kept],

@@ -31,6 +31,7 @@ from engine.training.shortage import (
     reason_of,
     release,
     spoils_norms,
+    too_few,
 )
 
 _MASK = (1 << 63) - 1
@@ -206,7 +207,9 @@ class Trainer:
         try:
             loss = self._gradients(batch)
         except Exception as error:
-            if spoils_norms(error) and self.micro_batch != self.settings.micro_batch:
+            if spoils_norms(error):
+                if self.micro_batch == self.settings.micro_batch:
+                    raise too_few(self.settings, self.rows, self.group.size) from None
                 few = f"{self.micro_batch} of {self.rows} samples at a time, fewer than its batch norms can learn from"
                 raise out_of_memory(self.device, few, reason_of(error)) from None
             if not (is_shortage(error) or self.compiled):
@@ -339,7 +342,8 @@ class Trainer:
         """The task's metrics on the validation part."""
         model = self.judged.eval()
         tally = self.task.tally()
-        size = self.settings.batch_size * 2
+        # a batch of the training's size, part for part: its pieces find the room that the training's have left
+        size = self.micro_batch or self.settings.batch_size
         batches: Iterator[tuple[Tensor, ...]] = self.task.val_batches(size, workers=self.settings.num_workers)
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:

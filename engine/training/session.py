@@ -268,6 +268,7 @@ class Session:
         task, training = trainer.task, self.settings.training
         if ":" in self.manifest["task"]:  # its net is not one of the settings' groups
             self.manifest["model"] = task.card()["architecture"]["name"]
+            self.manifest["data"] = str(self.settings.data.root or task.name)
         where = f"cycle {self.manifest['cycle']}" if self.manifest["cycle"] is not None else "no cycle"
         self.say(
             f"run {self.folder.run}, {where}: {self.manifest['model']} ({self.manifest['parameters']:,} parameters)"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.errors import Failed
+from engine.config.schema import Training
+from engine.errors import Failed, UsageError
 
 # CUDA, XPU and MPS say "out of memory"; then the CPU's allocator, MPS above its largest buffer, and cuBLAS and cuDNN,
 # whose own allocations do not go through torch
@@ -49,6 +50,25 @@ def reason_of(error: BaseException) -> str:
 def spoils_norms(error: Exception) -> bool:
     """Whether a batch norm was given a single value a channel."""
     return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+
+
+def too_few(settings: Training, rows: int, processes: int) -> UsageError:
+    """The settings give a batch norm one sample at a time.
+
+    Args:
+        rows: samples of a batch that a process takes.
+    """
+    wanted = [] if rows > 1 else [f"training.batch_size={2 * processes}"]
+    if settings.micro_batch:
+        rows = max(rows, 2)
+        parts = next(size for size in range(2, rows + 1) if rows // -(-rows // size) >= 2)
+        wanted.append(f"training.micro_batch={parts}")
+    return UsageError(
+        f"the net's batch norms cannot learn from one sample at a time (training.batch_size={settings.batch_size}"
+        + (f" training.micro_batch={settings.micro_batch})" if settings.micro_batch else ")"),
+        f"this works: {' '.join(wanted) or 'training.batch_size=2'}",
+        kind="too_few_samples",
+    )
 
 
 def out_of_memory(device: str, size: str, reason: str) -> Failed:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli.main import VERBS, build, main
+from tests.conftest import Result
 
 
 def test_help_names_every_verb_and_every_verb_loads() -> None:
@@ -126,3 +127,7 @@ def test_the_secret_part_of_a_secret_is_masked_too(engine: Callable) -> None:
 def test_a_dotenv_beside_the_config_is_read(engine: Callable, config: Path) -> None:
     (config.parent / ".env").write_text("UNDERSTUDY_ADMIN_TOKEN=a-very-quiet-word\n")
     assert engine("config", "--json").json["secrets"]["UNDERSTUDY_ADMIN_TOKEN"] == "****"
+
+
+def test_bench_names_what_there_is(engine: Callable[..., Result]) -> None:
+    assert "training" in engine("bench", "--help").out.partition("NAME is one of")[2]

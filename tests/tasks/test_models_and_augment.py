@@ -46,6 +46,8 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(level: str) -> None:
     for i in (0, 4):
         alone = augment(recipe, images[i : i + 1], torch.from_numpy(draw(7, 2, indices[i : i + 1])))
         assert torch.allclose(alone[0], whole[i], atol=1e-5)
+    assert augment(recipe, images, draws, 24).shape[2:] == (24, 24)
+    assert augment(RECIPES["none"], images, draws, 24).shape[2:] == (24, 24)
     other = augment(recipe, images, torch.from_numpy(draw(7, 3, indices)))
     assert torch.equal(other, whole) == (level == "none")
     mixed, shares = mix(recipe, whole, draws)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy  # noqa: F401 - the child that traces a training's memory finds it here, and does not import it anew
 from PIL import Image
 
 from engine.config import load_settings

@@ -112,7 +112,7 @@ def test_it_halves_again_is_noted_everywhere_and_survives_a_resume(
     folder = find_run(workspace, "1")
     manifest = folder.read_manifest()
     noted = [(s["epoch"], s["step"], s["limit"], s["before"], s["now"]) for s in manifest["shortages"]]
-    assert noted == [(1, 2, "micro_batch", 32, 16), (1, 2, "micro_batch", 16, 8), (1, 8, "val_batch", 64, 32)]
+    assert noted == [(1, 2, "micro_batch", 32, 16), (1, 2, "micro_batch", 16, 8), (1, 8, "val_batch", 8, 4)]
     assert manifest["micro_batch"] == 8
     assert json.loads(folder.progress.read_text())["micro_batch"] == 8
     assert [row["micro_batch"] for row in read_metrics(folder)] == [8, 8]

@@ -11,13 +11,17 @@ import pytest
 
 from engine.checkpoints.files import CARD, load_checkpoint_file
 from engine.errors import UsageError
+from engine.store.workspace import Workspace
 from engine.tasks.task import load_kind, load_medium
+from engine.training.runs import find_run
 from examples import detector
 
 OWN = "examples.detector:Detector"
 
 
-def test_an_object_detector_trains(fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_detector_trains(
+    fit: Callable[..., Any], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(detector, "TRAIN", 48)
     monkeypatch.setattr(detector, "VAL", 16)
     lines: list[str] = []
@@ -29,6 +33,7 @@ def test_an_object_detector_trains(fit: Callable[..., Any], monkeypatch: pytest.
     assert (card["task"], card["classes"]) == (OWN, list(detector.SHAPES))
     assert load_medium(card, OWN).shape == (3, 64, 64)
     assert any("3 classes of objects" in line for line in lines)
+    assert find_run(workspace, result["run"]).read_manifest()["data"] == OWN, "not the settings'"
     assert any(": grid (" in line for line in lines), "the net is the task's, not the settings' model"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -109,6 +110,21 @@ def test_champion_and_challenger_are_what_the_slots_hold(workspace: Workspace, r
     ]
 
 
+@pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed (understudy[trackers])")
+def test_mlflow_itself_moves_the_aliases(workspace: Workspace, engine: Callable[..., Result]) -> None:
+    def registered() -> list[tuple[str, str]]:
+        found = engine("trackers", "register", "--json")
+        assert found.code == 0, found.err
+        return [(one["alias"], one["version"]) for one in found.json["registered"]]
+
+    first, second = (make_release(workspace, f"cycle {number}", cycle=number) for number in (1, 2))
+    put(workspace, "asis", first)
+    put(workspace, "tobe", second)
+    assert registered() == [("champion", "1"), ("challenger", "2")]
+    put(workspace, "asis", second)
+    assert registered() == [("champion", "2"), ("challenger", "2")]
+
+
 def test_a_registry_out_of_reach_is_a_sentence(
     workspace: Workspace, register: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +139,9 @@ def test_a_registry_out_of_reach_is_a_sentence(
 
 
 def test_the_verb_says_which_trackers_are_on(engine: Callable[..., Result]) -> None:
-    found = engine("trackers", "training.trackers=tensorboard,wandb", "--json", env={"WANDB_MODE": "offline"}).json
+    found = engine(
+        "trackers", "training.trackers=[tensorboard,wandb]", "--json", env={"WANDB_MODE": "offline"}
+    ).json
     assert [(one["name"], one["on"]) for one in found["trackers"]] == [
         ("tensorboard", True), ("wandb", True), ("mlflow", False),
     ]  # fmt: skip

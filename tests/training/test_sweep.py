@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from engine.config import load_settings
 from engine.errors import UsageError
-from engine.store.files import write_json
+from engine.store.files import read_json, write_json
 from engine.store.workspace import Workspace
 from engine.training import sweep as runner
 from engine.training.grid import check, expand, values
@@ -283,3 +284,16 @@ def test_a_sweep_from_outside(engine: Callable[..., Result], workspace: Workspac
         event["subject"] for event in engine("events", "--json").json["events"] if event["kind"] == "trained"
     ]
     assert trained == [f"run {good['run']}"]
+    shutil.rmtree(folder.root.with_name("1"))
+    record = read_json(folder.root.parent / "sweep.json") or {}
+    write_json(folder.root.parent / "sweep.json", record | {"runs": record["runs"][:1]})
+    again = engine("train", "--multirun", "--resume", "latest")
+    assert again.code == 0
+    assert "every run is completed" in again.out
+
+
+@pytest.mark.parametrize("beside", [("--jobs", "2"), ("--again",), ("--detach",), ("--resume", "latest")])
+def test_stop_takes_no_other_option(engine: Callable[..., Result], beside: tuple[str, ...]) -> None:
+    found = engine("train", "--multirun", "--stop", "latest", *beside)
+    assert found.code == 2
+    assert f"'{beside[0]}' says nothing to --stop" in found.err

@@ -130,6 +130,20 @@ def test_ones_own_net(fit: Callable[..., Any], tmp_path: Path, monkeypatch: pyte
     assert card["architecture"] == {"name": "our_net:factory", "settings": {"width": 8}}
 
 
+@pytest.mark.parametrize(
+    ("words", "works"),
+    [(("training.batch_size=1",), "training.batch_size=2"),
+     (("training.batch_size=5", "training.micro_batch=1"), "training.micro_batch=3"),
+     (("training.batch_size=1", "training.micro_batch=1"), "training.batch_size=2 training.micro_batch=2")],
+)  # fmt: skip
+def test_batch_norms_of_one_sample_are_refused_with_what_works(
+    fit: Callable[..., Any], words: tuple[str, ...], works: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        fit(*SMALL, "data.img_size=8", *words)
+    assert refused.value.hint == f"this works: {works}"
+
+
 def test_interval_checkpoints(fit: Callable[..., Any], workspace: Workspace) -> None:
     fit(*SMALL, "training.epochs=2", "training.save_every_steps=3", "training.max_checkpoints=2")
     found = sorted(path.name for path in (workspace.runs / "0001" / "checkpoints").glob("*.pt"))

@@ -155,19 +155,23 @@ def recipe_of(level: str, training: Training) -> Recipe:
     return replace(recipe, operations=training.randaugment, magnitude=training.randaugment_magnitude)
 
 
-def augment(recipe: Recipe, images: Tensor, draws: Tensor) -> Tensor:
+def augment(recipe: Recipe, images: Tensor, draws: Tensor, side: int | None = None) -> Tensor:
     """Warp, colour and erase a batch.
 
     Args:
         images: float32 [B, 3, S, S], values 0..1.
         draws: `draw()`'s numbers on the same device.
+        side: of the images that come out; None: S.
     """
+    side = side or images.shape[-1]
     operations = draws[:, _OPERATIONS_AT:]
     matrix = _homography(recipe, draws)
     if recipe.operations:
         matrix = matrix @ randaugment.geometry(operations, recipe.operations, recipe.magnitude)
     if recipe.moves:
-        images = _warp(recipe, images, matrix)
+        images = _warp(recipe, images, matrix, side)
+    elif side != images.shape[-1]:
+        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
     if recipe.operations:
         images = randaugment.colour(images, operations, recipe.operations, recipe.magnitude)
     if recipe.blur:
@@ -251,11 +255,9 @@ def _homography(recipe: Recipe, u: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def _warp(recipe: Recipe, images: Tensor, matrix: Tensor) -> Tensor:
-    height, width = images.shape[2:]
-    ys = (torch.arange(height, device=images.device) * 2 + 1) / height - 1
-    xs = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
-    y, x = ys.view(1, -1, 1), xs.view(1, 1, -1)
+def _warp(recipe: Recipe, images: Tensor, matrix: Tensor, side: int) -> Tensor:
+    places = (torch.arange(side, device=images.device) * 2 + 1) / side - 1
+    y, x = places.view(1, -1, 1), places.view(1, 1, -1)
     a, b, c = (
         row[:, 0].view(-1, 1, 1) * x + row[:, 1].view(-1, 1, 1) * y + row[:, 2].view(-1, 1, 1)
         for row in matrix.unbind(1)

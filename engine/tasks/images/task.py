@@ -64,7 +64,8 @@ class ImageTask:
     def build_model(self, *, pretrained: bool) -> nn.Module:
         wanted, side = self._settings.model, self.data.preprocess.img_size
         model = build_model(wanted.name, len(self.classes), pretrained=pretrained, settings=wanted.settings)
-        check_side(model, wanted.name, side)
+        for seen in (side, self._settings.data.train_size or side):
+            check_side(model, wanted.name, seen)
         return model
 
     def train_batches(
@@ -89,13 +90,14 @@ class ImageTask:
         return val_batches(self.data.val, batch_size, workers=workers)
 
     def prepare(self, batch: tuple[Tensor, ...], *, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Normalised images float32 [B, 3, S, S]; own labels, and in training the mixed-in ones with shares."""
+        """Normalised images float32 [B, 3, S, S] (in training of `data.train_size`, where that is set); own labels,
+        and in training the mixed-in ones with shares."""
         if not training:
             images, labels = batch
             return images.contiguous(memory_format=torch.channels_last), (labels,)
         pixels, labels, draws = batch
         images = pixels.permute(0, 3, 1, 2).float().div_(255)
-        images = augment(self._recipe, images, draws)
+        images = augment(self._recipe, images, draws, self._settings.data.train_size)
         images, shares = mix(self._recipe, images, draws)
         preprocess = self.data.preprocess
         mean, std = (
