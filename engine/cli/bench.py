@@ -19,18 +19,22 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
-@click.command(cls=Verb, words=("NAME", 1, 1), epilog=f"NAME is one of {', '.join(NAMES)}." if NAMES else None)
+@click.command(
+    cls=Verb,
+    words=("NAME [-- OPTION...]", 1, None),
+    epilog=f"NAME is one of {', '.join(NAMES)}." if NAMES else None,
+)
 @click.option("--hourly-usd", type=click.FloatRange(min=0), metavar="USD",
               help="With devices: the price of an hour of this machine.")  # fmt: skip
 def bench(session: Session, words: list[str], hourly_usd: float | None) -> None:
-    """Run one of the repeatable measurements (serving, sync, training, ...)."""
+    """Run one of the repeatable measurements (serving, sync, training, ...); what follows `--` are its own options."""
     if not NAMES:
         raise UsageError("this installation has no benchmarks", "run it in a checkout of the project")
     if words[0] not in NAMES:
         raise UsageError(f"unknown benchmark '{words[0]}'", nearest(words[0], NAMES))
     if hourly_usd is not None and words[0] != "devices":
         raise UsageError(f"--hourly-usd says nothing to '{words[0]}'", "leave it out, or: bench devices")
-    more = [] if hourly_usd is None else ["--hourly-usd", str(hourly_usd)]
+    more = [*words[1:], *([] if hourly_usd is None else ["--hourly-usd", str(hourly_usd)])]
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{words[0]}", "--json", *more],
         cwd=FOLDER.parent,
