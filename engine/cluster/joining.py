@@ -129,6 +129,9 @@ def join(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
                 "start one with: ray start --head, or set cluster.address=auto",
                 kind="no_cluster",
             ) from None
+        # Ray prints what befalls its workers on standard output, where with --json one object belongs; no setting
+        # stops that, and each run's log says what became of it
+        ray._private.worker._worker_logs_enabled = False
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             shares = (Share(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes)

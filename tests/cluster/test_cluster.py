@@ -191,7 +191,7 @@ def test_answers_are_the_same_on_a_cluster(
 
 
 def test_a_sweep_whose_worker_is_killed_goes_on_after_its_step(
-    cluster: Cluster, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, workspace: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["data.val_fraction=0.8", "data.img_size=8", "training.epochs=3", "device.prefer=cpu"]
     settings = load_settings(None, workspace.root, words).settings
@@ -222,6 +222,7 @@ def test_a_sweep_whose_worker_is_killed_goes_on_after_its_step(
     assert killed
     assert (found["state"], found["runs"][0]["epoch"]) == ("completed", 3)
     assert "resumed at" in child.log.read_text()
+    assert capfd.readouterr().out == ""  # with --json one object alone belongs there
 
 
 def test_what_cannot_begin_on_its_node_says_why(cluster: Cluster, tmp_path: Path) -> None:
