@@ -35,12 +35,12 @@ KEPT = 400  # traces in the cache
 
 # Fitted to peaks measured with torch 2.13 on a CPU (docs/memory.md says to which), beside the heap as it is played:
 # importing and first use of code, and holes that small pieces of the host's keep open: they grow with the pieces
-CODE_OWN = 105 * MIB
-CODE_ZOO = 167 * MIB
-CODE_DIGITS = 60 * MIB  # scikit-learn, which brings them
-HEAP_OWN, HEAP_ZOO = 1.27, 1.016
+CODE_OWN = 62 * MIB
+CODE_ZOO = 190 * MIB
+CODE_DIGITS = 83 * MIB  # scikit-learn, which brings them
+HEAP_OWN, HEAP_ZOO = 1.5, 1.016
 # of what a validation batch lives on: up to some pieces of the mapped size, and beyond, where most are mapped
-HOLES = ((5 * MAPPED_FROM, 2.94), (15 * MAPPED_FROM, 0.88))
+HOLES = ((5 * MAPPED_FROM, 3.8), (15 * MAPPED_FROM, 1.76))
 # CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
 CUDA_WORKSPACE = 160 * MIB
 CUDA_SPREAD = 1.05
