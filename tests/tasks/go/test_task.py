@@ -166,6 +166,10 @@ def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
     moves = engine("go", "suggest", "--json", "--top-k", "3", *OVERRIDES).json["moves"]
     assert len(moves) == 3
     assert moves[0]["confidence"] >= moves[1]["confidence"]
+    held = engine("go", "suggest", "--json", "--held-out", "2", "--slots", *OVERRIDES).json
+    assert (held["held_out"], len(held["board"]), held["nets"][0]["moves"]) == (2, 9, held["moves"])
+    assert held["played"]
+    assert sum(row.count(".") for row in held["board"]) < 81 or held["last"] is None
     refused = engine("go", "reset", "--json", *OVERRIDES)
     assert refused.code == 3
     assert engine("go", "reset", "--yes", "--json", *OVERRIDES).json["removed"] > 0
