@@ -13,12 +13,13 @@ from engine.store.files import read_json, write_json
 from engine.store.workspace import Workspace
 
 _ARRIVAL = re.compile(r"([0-9a-f]{64})\.pth(\.part(\.windows)?)?")
+_LAST = "last_sync.json"
 _SHOWN = 200  # entries of `skipped` kept in the state file
 
 
 def read_last(workspace: Workspace) -> dict[str, Any]:
     """The last look's record (`last_sync.json`), or {} before the first."""
-    found = read_json(workspace.state / "last_sync.json")
+    found = read_json(workspace.state / _LAST)
     return dict(found) if isinstance(found, dict) else {}
 
 
@@ -26,7 +27,7 @@ def write_last(workspace: Workspace, last: dict[str, Any], record: dict[str, Any
     """Record a look: the verb's object, `at`, `error`, what was taken last, and how long looks have failed."""
     failing = record.get("error") is not None
     write_json(
-        workspace.state / "last_sync.json",
+        workspace.state / _LAST,
         {
             "at": timestamp(),
             "taken": last.get("taken"),
@@ -44,7 +45,11 @@ def arrival(workspace: Workspace, sha256: str) -> Path:
 
 
 def clear_arrivals(workspace: Workspace, keep: str | None = None) -> None:
-    """Remove what earlier looks left in `incoming`, except the unfinished part of the checkpoint `keep`."""
+    """Remove what earlier looks left in `incoming`, except the unfinished part of the checkpoint `keep`, and notes
+    that they were killed while writing. Under sync's lock."""
+    for note in (_taking(workspace).name, _LAST):
+        for path in workspace.state.glob(f".{note}.*.part"):
+            path.unlink(missing_ok=True)
     if not workspace.incoming.is_dir():
         return
     for path in workspace.incoming.iterdir():

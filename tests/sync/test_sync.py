@@ -171,9 +171,14 @@ def test_nothing_left_by_a_crash_is_trusted(road: Road) -> None:
     stale.write_bytes(b"old")
     arrival(road.workspace, sha256).write_bytes(b"not what the name says")
     arrival(road.workspace, sha256).with_suffix(".pth.part").write_bytes(b"another beginning")
+    notes = [road.workspace.state / f".{name}.json.a1b2c3.part" for name in ("sync_taking", "last_sync")]
+    for note in notes:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text("{")
     assert road.look()["deployed"] is True
     assert road.holds() == "a"
     assert list(road.workspace.incoming.iterdir()) == []
+    assert not any(note.exists() for note in notes)
 
 
 def test_a_crash_after_the_deploy_loses_no_event_and_doubles_none(road: Road) -> None:
