@@ -228,7 +228,8 @@ def _both(workspace: Workspace) -> dict[str, Pointer]:
     found = {slot: pointer for slot, pointer in pointers.items() if pointer is not None}
     for slot in SLOTS:
         if slot not in found:
-            fill = "run: sync, or deploy PATH" if slot == "tobe" else "promote --force --reason TEXT fills it"
+            promotable = slot == "asis" and "tobe" in found
+            fill = "promote --force --reason TEXT fills it" if promotable else "first run: sync, or deploy PATH"
             raise Failed(f"{TITLES[slot]} is empty, so there is nothing to compare", fill, kind="empty")
     return found
 

@@ -12,42 +12,51 @@ from engine.notify.send import notify
 from engine.store.clock import timestamp
 from engine.store.events import append_event
 from engine.store.files import read_json, write_json
+from engine.store.locks import hold
 from engine.store.workspace import Workspace
 
 
 def raise_alert(
-    workspace: Workspace, settings: Settings, key: str, state: str, subject: str, text: str, fix: str = ""
+    workspace: Workspace,
+    settings: Settings,
+    key: str,
+    state: str,
+    subject: str,
+    text: str,
+    fix: str = "",
+    *,
+    recorded: bool = False,
 ) -> bool:
     """Tell of trouble, once until it is another or has ended; call it with a lock of the key's own held.
 
     Args:
-        key: what is in trouble ("source", "looks").
+        key: what is in trouble ("source", "looks", "asis").
         state: a word for the kind of trouble; a text that varies from one time to the next is not a change.
+        recorded: whoever saw the trouble has written its event.
 
     Returns:
         Whether it was told now. A crash in between tells it again.
     """
-    standing = _standing(workspace)
-    before = standing.get(key)
+    before = _standing(workspace).get(key)
     if before and before["state"] == state:
         return False
-    append_event(workspace, "alert", key, {"reason": text, "kind": state})
+    if not recorded:
+        append_event(workspace, "alert", key, {"reason": text, "kind": state})
     notify(workspace, settings, "alert", alert_message(subject, text, fix=fix))
     since = before["since"] if before else timestamp()
-    _remember(workspace, {**standing, key: {"state": state, "since": since, "text": text}})
+    _remember(workspace, key, {"state": state, "since": since, "text": text})
     return True
 
 
 def clear_alert(workspace: Workspace, settings: Settings, key: str, subject: str) -> bool:
     """Tell that the trouble has ended, if any was told; returns whether it was told now."""
-    standing = _standing(workspace)
-    before = standing.pop(key, None)
+    before = _standing(workspace).get(key)
     if before is None:
         return False
     append_event(workspace, "alert", key, {"reason": subject, "since": before["since"]})
     when = before["since"][:19].replace("T", " ")
     notify(workspace, settings, "alert", alert_message(subject, f"since {when}: {before['text']}"))
-    _remember(workspace, standing)
+    _remember(workspace, key, None)
     return True
 
 
@@ -60,6 +69,8 @@ def _standing(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return {key: item for key, item in items if isinstance(item, dict) and {"state", "since", "text"} <= {*item}}
 
 
-def _remember(workspace: Workspace, standing: dict[str, dict[str, Any]]) -> None:
-    with contextlib.suppress(OSError):  # a full disk: it may be said again
-        write_json(workspace.state / "alerts.json", standing)
+def _remember(workspace: Workspace, key: str, item: dict[str, Any] | None) -> None:
+    with contextlib.suppress(OSError), hold(workspace.lock("alerts"), "remember an alert", wait=True):
+        standing = _standing(workspace)  # others may have written theirs meanwhile
+        standing.pop(key, None)
+        write_json(workspace.state / "alerts.json", {**standing, key: item} if item else standing)

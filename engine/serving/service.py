@@ -17,6 +17,7 @@ from engine.config import Settings
 from engine.environments import VARIABLE
 from engine.errors import Busy, Failed, Interrupted, UnderstudyError, UsageError
 from engine.notify.looks import watching_looks
+from engine.notify.slots import telling_of_slots
 from engine.serving.lifeline import child_environment, die_with_parent
 from engine.serving.server import Announce, serve_slot
 from engine.store import logjson
@@ -55,8 +56,10 @@ def serve(
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if tied:
         die_with_parent(signal.SIGTERM)
-    # Of several engine processes the one that a person or the boot started looks after the looks.
-    with contextlib.nullcontext() if tied else watching_looks(workspace, settings):
+    with contextlib.ExitStack() as stack:
+        if not tied:  # of several engine processes the one that a person or the boot started tells of trouble
+            stack.enter_context(watching_looks(workspace, settings))
+            announce = stack.enter_context(telling_of_slots(workspace, settings, announce))
         if len(slots) == 1:
             stopped_by = serve_slot(
                 workspace,
@@ -165,11 +168,19 @@ class _Family:
                     "hint": "",
                 }
                 raise _ERRORS.get(code, Failed)(error["message"], error["hint"], kind=error["kind"])
+            if not found.served:
+                why = found.error["message"] if found.error else f"its server ended ({code})"
+                self._announce(self._down(slot, f"its server does not start again: {why}"))
             pause = _PAUSES_S[0 if found.served else min(tries, len(_PAUSES_S) - 1)]
             tries = 1 if found.served else tries + 1
             log.error("the %s server ended (%s) and is started again in %s s", slot, code, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
+
+    def _down(self, slot: str, problem: str) -> dict[str, Any]:
+        servers = self._settings.servers
+        where = {"slot": slot, "port": getattr(servers, slot).port, "host": servers.host}
+        return {**where, "state": "down", "release": None, "pid": None, "problem": problem}
 
     def _command(self, slot: str) -> list[str]:
         settings = [

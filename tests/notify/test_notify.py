@@ -32,6 +32,7 @@ from engine.notify.messages import (
     rolled_back_message,
 )
 from engine.notify.send import flush
+from engine.notify.slots import telling_of_slots
 from engine.store.clock import now, parse
 from engine.store.events import append_event, read_events, verify_events
 from engine.store.files import read_json, write_json
@@ -289,6 +290,28 @@ def test_one_alert_a_change_of_state(workspace: Workspace, both: Service) -> Non
     assert [event.get("kind") for event in events] == ["gone", "full", None]
     (workspace.state / "alerts.json").write_text("{")
     assert tell("gone", "4")
+
+
+def test_a_slot_that_cannot_serve_is_told_once_and_so_is_the_end(workspace: Workspace, both: Service) -> None:
+    said: list[dict[str, Any]] = []
+    state = {"slot": "asis", "port": 8891, "release": "ab12" * 16, "problem": None}
+    with telling_of_slots(workspace, settings(both.port), said.append) as announce:
+        for problem in (None, "its file is damaged", "its file is damaged", "it does not load", None, None):
+            announce({**state, "problem": problem})
+        announce({**state, "release": None, "problem": "its server does not start again"})
+        deadline = time.monotonic() + 20
+        while len(both.got) < 6 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(said) == 7, "whoever reads the states gets each"
+    texts = [body["content"] for path, body in both.got if HOOK in path]
+    assert [text.splitlines()[0] for text in texts] == [
+        "Alert: AS-IS (8891) serves ab12ab12 still",
+        "Alert: AS-IS (8891) is well again",
+        "Alert: AS-IS (8891) answers nothing",
+    ]
+    assert "its file is damaged" in texts[0]
+    kinds = [event["kind"] for event in read_events(workspace)]
+    assert kinds.count("alert") == 1, "of the trouble its server writes the event; of the end whoever tells it"
 
 
 def test_a_message_given_up_is_said(workspace: Workspace, both: Service) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from engine.config import Settings
 from engine.release.control import follow, prepare, slot_stats, socket_path
+from engine.serving import service
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
 from tests.conftest import Result, free_port
@@ -199,6 +204,31 @@ def test_nothing_on_the_public_port_changes_a_slot(live: Served, path: str) -> N
         answer = live.http.request(method, path, json={"release": other.id} if method != "GET" else None)
         assert answer.status_code == 404
     assert live.http.get("/model").json()["release"] == before
+
+
+def test_a_server_that_does_not_start_again_is_announced(workspace: Workspace) -> None:
+    settings = Settings.model_validate({"servers": {"tobe": {"port": 1234}}})
+    said: list[dict[str, Any]] = []
+    runs = iter(
+        [
+            "print('{}')",
+            """print('{"error": {"kind": "port_in_use", "message": "port 1234 is taken", "hint": ""}}')""",
+        ]
+    )
+
+    class Family(service._Family):
+        def _command(self, slot: str) -> list[str]:
+            return [sys.executable, "-c", next(runs)]
+
+    def announce(state: dict[str, Any]) -> None:
+        said.append(state)
+        if state:
+            family._stopping.set()
+
+    family = Family(workspace, settings, announce)
+    asyncio.run(family._keep("tobe"))
+    assert [(one["slot"], one["port"], one["state"]) for one in said[1:]] == [("tobe", 1234, "down")]
+    assert "port 1234 is taken" in said[1]["problem"]
 
 
 @pytest.mark.fault(43)

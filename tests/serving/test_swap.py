@@ -17,6 +17,7 @@ from engine.release.bundle import Release, release_path
 from engine.release.control import follow, prepare
 from engine.release.slots import pointer_path
 from engine.store.events import read_events
+from engine.store.files import read_json
 from engine.store.workspace import Workspace
 from tests.serving.conftest import PATIENCE_S, Served, gone, until
 from tests.serving.releases import colour_net, damage, image, make_release, point
@@ -154,6 +155,8 @@ def test_a_bad_release_keeps_the_old_one(
             follow(workspace, "asis")
         assert said in served.stats()["problem"]
         assert served.predict(image()).json()["release"] == two[0].id
+    told = workspace.state / "alerts.json"
+    until(lambda: "asis" in (read_json(told) or {}), "whoever reads messages is told")
     missing = make_release(workspace, "f")
     release_path(workspace, missing.id).unlink()
     with pytest.raises(Failed, match="missing"):
@@ -166,6 +169,7 @@ def test_a_bad_release_keeps_the_old_one(
     assert follow(workspace, "asis")
     stats = served.stats()
     assert (stats["problem"], stats["swaps"], stats["release"]) == (None, 0, two[0].id)
+    until(lambda: "asis" not in read_json(told), "and told of the end")
 
 
 def test_a_worker_that_dies_is_replaced_without_an_error(
