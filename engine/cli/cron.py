@@ -41,6 +41,8 @@ def cron(session: Session, words: list[str]) -> None:
         session.workspace.logs.mkdir(parents=True, exist_ok=True)
         _write_table([*others, line])
         result |= {"installed": True, "changed": True}
+    if action == "install":
+        result["notes"] = session.forgotten_secrets(PROJECT)
     elif action == "remove":
         if ours:
             _write_table(others)
@@ -125,4 +127,4 @@ def _text(result: dict[str, Any]) -> str:
         said = "removed" if result["changed"] else "was not installed"
     else:
         said = "installed" if result["installed"] else "not installed (do it with: cron install)"
-    return f"{result['line']}\n{said}".lstrip()
+    return "\n".join([result["line"], said, *(f"note: {note}" for note in result.get("notes", []))]).lstrip()

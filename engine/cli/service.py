@@ -57,7 +57,7 @@ def service(session: Session, words: list[str], folder: str | None) -> None:
     before = all(unit.installed for unit in units)
     notes: list[str] = []
     if action == "install":
-        notes = manager.install(units)
+        notes = [*manager.install(units), *session.forgotten_secrets(PROJECT)]
     elif action == "remove":
         before = any(unit.path.exists() for unit in units)
         manager.remove(units)
@@ -148,6 +148,7 @@ class Systemd:
             Failed: this host has no systemctl, or it refuses.
         """
         self._needed()
+        former = [unit.name for unit in units if unit.command and unit.path.exists() and not unit.installed]
         for unit in units:
             if not unit.installed:
                 atomic_write(unit.path, unit.text)
@@ -155,9 +156,14 @@ class Systemd:
         for unit in units:
             if unit.enabled:
                 self._systemctl("enable", "--now", unit.name)
-        if self.scope == "system":
-            return []
-        return [f"so that they start at boot without a login, once: loginctl enable-linger {_account()}"]
+        user = ["--user"] if self.scope == "user" else []
+        notes = []
+        if former:  # production is not interrupted unasked
+            restart = " ".join(["systemctl", *user, "try-restart", *former])
+            notes.append(f"what runs keeps its former settings until: {restart}")
+        if user:
+            notes.append(f"so that they start at boot without a login, once: loginctl enable-linger {_account()}")
+        return notes
 
     def remove(self, units: list[Unit]) -> None:
         self._needed()

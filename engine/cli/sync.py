@@ -9,6 +9,7 @@ import click
 
 from engine.cli.verb import Session, Verb
 from engine.errors import UnderstudyError, UsageError
+from engine.store.events import append_event
 from engine.store.logfile import log_path
 from engine.sync.sync import NothingAdmissible
 from engine.sync.sync import sync as look
@@ -55,6 +56,8 @@ def _pin(session: Session, fingerprint: str, dry_run: bool) -> None:
     from engine.sync.ssh import pin
 
     file = asyncio.run(pin(place, fingerprint))
+    if file:
+        append_event(session.workspace, "pinned", str(place.host), {"fingerprint": fingerprint, "file": file})
     session.say(f"pinned {fingerprint} in {file}" if file else "the host's key is known already")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from engine.config import Loaded, Settings, load_settings, mask
+from engine.config import Loaded, Settings, load_settings, mask, missing_from
 from engine.config.load import OVERRIDE, portable_overrides
 from engine.errors import UnderstudyError, UsageError
 from engine.store import logjson
@@ -99,6 +99,14 @@ class Session:
         from engine.notify.flusher import flush_beside
 
         flush_beside(root, self.engine_command("notify", "--flush"))
+
+    def forgotten_secrets(self, start: Path) -> list[str]:
+        """A note about secrets that a process which cron or the boot starts in `start` would not find, if any."""
+        place = self.loaded.path.absolute().parent if self.loaded.path else start
+        missing = missing_from([start, place])
+        if not missing:
+            return []
+        return [f"only this shell has {', '.join(missing)}: put them into {place / '.env'} (mode 600)"]
 
     def tell_registry(self) -> None:
         """Where MLflow tracks: have its registry follow the slots, in a process that nobody waits for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -100,6 +100,17 @@ def whence(name: str) -> str:
     file, found = _dotenv()
     place = "environment" if name in os.environ else str(file) if name in found else "config"
     return f"{place}, {references.described(text)}" if (text := reference(name)) else place
+
+
+def missing_from(folders: Sequence[Path]) -> list[str]:
+    """Secrets that are set here, and are not for a process without this environment that looks into these folders.
+
+    Args:
+        folders: where it looks for `.env`; the first one counts, as for this process.
+    """
+    file = next((folder / ".env" for folder in folders if (folder / ".env").is_file()), None)
+    theirs = dotenv_values(file) if file else {}
+    return [name for name in NAMES if _given(name) and name not in theirs and name not in _referred]
 
 
 def mask(text: str) -> str:

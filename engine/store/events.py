@@ -37,6 +37,7 @@ KINDS = (
     "held",
     "unheld",
     "rejected",
+    "pinned",
     "notified",
     "alert",
     "started",

@@ -31,6 +31,19 @@ class HostKeyUnknown(Unreachable):
         )
 
 
+class HostKeyOther(Unreachable):
+    """A host that shows another key than the one that a person asked to pin."""
+
+    default_kind = "host_key_other"
+
+    def __init__(self, unknown: HostKeyUnknown, wanted: str) -> None:
+        super().__init__(
+            f"the host shows {unknown.fingerprint}, not {wanted}: nothing was pinned",
+            "check the fingerprint for a slip; if it is the host's own (there: ssh-keygen -lf "
+            "/etc/ssh/ssh_host_*_key.pub), something else answers in its place: do not connect",
+        )
+
+
 class HostKeyChanged(Unreachable):
     """A host that shows another key than the known one, or one that is marked as revoked."""
 

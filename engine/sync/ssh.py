@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.config.schema import Source as Place
 from engine.errors import UsageError
-from engine.sync.hostkeys import PORT, HostKeyUnknown, KnownHost, known_host, remember
+from engine.sync.hostkeys import PORT, HostKeyOther, HostKeyUnknown, KnownHost, known_host, remember
 from engine.sync.library import asyncssh
 from engine.sync.source import Unreachable
 
@@ -78,14 +78,14 @@ async def pin(place: Place, fingerprint: str) -> str | None:
         The file that the line was added to; None when every host on the way is known already.
 
     Raises:
-        HostKeyUnknown: an unknown host shows another key; nothing was written.
+        HostKeyOther: an unknown host shows another key; nothing was written.
         HostKeyChanged, Unreachable, UsageError: as `connect`.
     """
     try:
         connection = await connect(place)
     except HostKeyUnknown as unknown:
         if unknown.fingerprint != fingerprint:
-            raise
+            raise HostKeyOther(unknown, fingerprint) from None
         remember(unknown)
         return str(unknown.file)
     connection.abort()

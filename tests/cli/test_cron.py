@@ -49,7 +49,12 @@ def test_install_show_and_remove(
     for _ in range(2):
         done = engine("cron", "install", "--json")
         assert (done.code, done.json["installed"]) == (0, True), done.err
-        assert done.json["line"] == shown["line"]
+        assert (done.json["line"], done.json["notes"]) == (shown["line"], [])
+    hook = {"DISCORD_WEBHOOK_URL": "http://127.0.0.1:9/hook"}
+    (note,) = engine("cron", "install", "--json", env=hook).json["notes"]
+    assert f"DISCORD_WEBHOOK_URL: put them into {config.parent}/.env" in note
+    (config.parent / ".env").write_text("DISCORD_WEBHOOK_URL=http://127.0.0.1:9/hook")
+    assert engine("cron", "install", "--json").json["notes"] == []
     lines = table.read_text().splitlines()
     assert lines.count(shown["line"]) == 1
     assert table.read_text() == OTHERS + shown["line"] + "\n"

@@ -52,8 +52,8 @@ def test_install_writes_and_enables_and_remove_undoes(
 ) -> None:
     folder, env = tmp_path / "units", {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
-    def service(action: str) -> dict[str, Any]:
-        done = engine("service", action, "--folder", str(folder), "--json", env=env)
+    def service(action: str, *words: str) -> dict[str, Any]:
+        done = engine("service", action, "--folder", str(folder), "--json", *words, env=env)
         assert done.code == 0, done.err
         return done.json
 
@@ -74,7 +74,11 @@ def test_install_writes_and_enables_and_remove_undoes(
         text = Path(unit["path"]).read_text()
         assert "PartOf=" not in text
         assert "Requires=" not in text, "no slot falls with another unit"
-    assert not service("install")["changed"]
+    again = service("install")
+    assert not again["changed"]
+    assert not any("former" in note for note in again["notes"])
+    former = next(note for note in service("install", "servers.threads=1")["notes"] if "former" in note)
+    assert all(unit["name"] in former for unit in done["units"] if unit["command"])
     systemctl()
 
     gone = service("remove")

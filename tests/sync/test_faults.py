@@ -81,7 +81,11 @@ def test_an_unknown_host_is_pinned_by_its_fingerprint_and_by_no_other(
     assert fingerprint in error["message"]
     wrong = engine("sync", "--json", "--pin", "SHA256:other", *server.words())
     assert (wrong.code, server.known_hosts.exists()) == (1, False)
+    assert wrong.json["error"]["kind"] == "host_key_other"
+    assert "--pin" not in wrong.err, "nobody is told to pin what a stranger shows"
     assert engine("sync", "--json", "--pin", fingerprint, *server.words()).code == 0
+    pinned = engine("events", "--json", "--kind", "pinned").json["events"]
+    assert [event["detail"]["fingerprint"] for event in pinned] == [fingerprint]
     assert engine("sync", "--json", *server.words()).code == 0
 
 
