@@ -88,7 +88,10 @@ class Guard:
         if not entry.launches:
             return self._launch(entry)
         state = self._provider.status(self._machine(entry))
+        before = (entry.last or {}).get("state")
         entry = self._note(state)
+        if state.state == "gone" and entry.machine is not None and before != "gone":
+            return self._until(entry, min(RETRY_S, self._cloud.poll_s))  # a list may be late: it is asked again
         return self._until(entry, self._follow(entry, state))
 
     # -- what a look leads to

@@ -17,7 +17,6 @@ from engine.store.workspace import Workspace
 from tests.conftest import Result
 
 SOME = (
-    "API: the list is empty at the end, 3 times",
     "killed: guard before down",
     "machine: neither works",
 )
@@ -30,6 +29,13 @@ def test_no_failure_lets_a_machine_run_past_its_budget(name: str) -> None:
     result = cloud_budget.run_case(case)
     assert not result["over"], result
     assert result["counted_usd"] >= result["bill_usd"] > 0
+
+
+def test_one_empty_list_ends_no_training() -> None:
+    case = next(case for case in cloud_budget.cases() if case.name == "API: the list is empty once")
+    result = cloud_budget.run_case(case)
+    assert (result["machines"], result["closed"]) == (1, True)
+    assert result["bill_usd"] > 0.8  # it trained to the end of its budget
 
 
 def test_there_are_fifty_different_failures() -> None:
