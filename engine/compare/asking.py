@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.compare.images import read_image
 from engine.errors import Failed
+from engine.release.control import NOT_LIVE
 from engine.store.workspace import SLOTS, TITLES
 from engine.tasks.labelled import Labelled
 from engine.tasks.medium import Medium
@@ -202,9 +203,8 @@ async def _ask(
         async with asyncio.timeout(timeout_s):
             while True:
                 sent = time.perf_counter()
-                response = await client.post(
-                    f"{target.url}/predict", content=content, headers={"content-type": media}
-                )
+                headers = {"content-type": media, **NOT_LIVE}
+                response = await client.post(f"{target.url}/predict", content=content, headers=headers)
                 if response.status_code != 503:
                     break
                 await asyncio.sleep(_retry_after(response.headers.get("retry-after")))

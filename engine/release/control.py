@@ -17,6 +17,7 @@ from typing import Any
 from engine.errors import Failed
 from engine.store.workspace import Workspace
 
+NOT_LIVE = {"x-understudy-purpose": "test"}  # of requests that are no client's: golden answers, comparisons
 _LONGEST = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.errors import Failed
 from engine.release.bundle import read_release, release_path
-from engine.release.control import slot_stats
+from engine.release.control import NOT_LIVE, slot_stats
 from engine.store.workspace import SLOTS, TITLES, Workspace
 from engine.tasks.images.pictures import pictures
 
@@ -92,7 +92,7 @@ def _ask(stats: dict[str, Any], method: str, path: str, body: bytes | None) -> b
     while True:
         connection = http.client.HTTPConnection(host, stats["port"], timeout=_TIMEOUT_S)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, dict(NOT_LIVE))
             reply = connection.getresponse()
             content = reply.read()
         finally:

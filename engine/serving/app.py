@@ -16,7 +16,7 @@ from engine.serving.exchange import Exchange, Plan
 from engine.serving.link import Answer, WorkerGone
 from engine.serving.metrics import Metrics
 from engine.serving.replies import RETRY, ClientGone, HttpError, Message, Receive, Scope, Send, reply_error
-from engine.serving.requests import HEADER, request_id
+from engine.serving.requests import HEADER, is_live, request_id
 from engine.serving.routes import MODEL, build_router
 from engine.serving.slot import Slot, Unavailable
 from engine.store.logjson import REQUEST
@@ -41,7 +41,7 @@ class App:
         max_body_bytes: the largest body.
 
     Attributes:
-        after_answer: called with the body and the answer after each good one to `/predict` was written to
+        after_answer: called with the body and the answer after each good one to live `/predict` was written to
             its client; it must not block, and what it raises is logged.
     """
 
@@ -141,7 +141,9 @@ class App:
             about = {"request_id": exchange.request_id.decode()}
             log.exception("an answer to %s was lost", exchange.path, extra=about)
             exchange.transport.close()
-        if self.after_answer is not None and isinstance(answer, Answer) and _is_good_prediction(plan, answer):
+        if not isinstance(answer, Answer) or not _is_good_prediction(plan, answer):
+            return
+        if self.after_answer is not None and is_live(exchange.headers):
             try:
                 self.after_answer(content, answer)
             except Exception:
@@ -150,7 +152,8 @@ class App:
     def _pass_on(self, exchange: Exchange, plan: Plan, answer: Answer, seconds: float) -> None:
         status, exchange.release = answer.status, answer.release
         self.metrics.answered(plan.label, status, seconds)
-        self.answers.count(answer.release, status, seconds, answer.top, answer.confidence)
+        if is_live(exchange.headers):
+            self.answers.count(answer.release, status, seconds, answer.top, answer.confidence)
         if answer.rows and status == 200:
             self.metrics.batch.observe(answer.rows)
         if plan.kind == frames.PREDICT and status == 200:
@@ -167,7 +170,7 @@ class App:
             return
         if not isinstance(why, WorkerGone):
             log.error("asking a worker failed", exc_info=why)
-        if self.slot.shown is not None:
+        if self.slot.shown is not None and is_live(exchange.headers):
             self.answers.count(self.slot.shown.card["release"], 500, seconds)
         exchange.refuse(
             HttpError(

@@ -18,7 +18,7 @@ import pytest
 from engine.compare.labels import Labels
 from engine.compare.shadow import Counts, image_path, read_counts, read_items
 from engine.config.schema import Shadow as Settings
-from engine.release.control import slot_stats
+from engine.release.control import NOT_LIVE, slot_stats
 from engine.serving.link import Answer
 from engine.serving.shadow import Shadow
 from engine.store.workspace import Workspace
@@ -69,6 +69,9 @@ def test_what_differs_is_counted_kept_and_given_to_label(
     served = start("shadow.keep=true")
     asis, tobe = releases(workspace)
     strong, pale = shades(STRONG, 12), shades(PALE, 6)
+    for content in shades((60, 60, 60), 5):  # asked by `ab` or by the check after a swap: no live traffic
+        assert served.predict(content, headers=NOT_LIVE).status_code == 200
+    assert not slot_stats(workspace, "asis")["answers"][asis]["requests"]  # type: ignore[index]
     for content in (*strong, *pale, *pale):  # an image counts once
         assert served.predict(content).json()["release"] == asis
     multipart = served.http.post("/predict", files={"file": ("x.png", shades(PALE, 7)[6], "image/png")})
