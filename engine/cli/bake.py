@@ -94,7 +94,7 @@ def _look(session: Session) -> dict[str, Any] | None:
     except Failed as error:  # a damaged pointer, say: the next look may find it mended
         session.say(f"error: {error}")
         return before
-    if found and found["state"] == "rolled_back" and before and before["state"] != "rolled_back":
+    if found and found["by_itself"] and before and not before["by_itself"]:  # `rollback` tells of a person's
         notify(workspace, settings, "rolled_back", f"AS-IS left {found['release'][:8]}: {found['reason']}")
     return found
 
@@ -104,7 +104,8 @@ def _text(result: dict[str, Any]) -> str:
     if found is None:
         return "nothing was promoted that could be watched"
     lines = [f"{found['release'][:8]} in place of {found['replaced'][:8]}: {found['state'].replace('_', ' ')}"]
-    lines.append(f"{found['requests']} answers, {found['errors']} errors, watched until {found['until'][11:16]}")
+    until = f", watched until {found['until'][11:16]}" if found["state"] == "watching" else ""
+    lines.append(f"{found['requests']} answers, {found['errors']} errors{until}")
     if found["reason"]:
         lines.append(found["reason"])
     if found["state"] == "alarm":

@@ -39,7 +39,8 @@ def gate(workspace: Workspace, settings: Settings) -> dict[str, Any]:
         (mid-p of one look, else the always-valid 1 / max E), `e_value`, `e_needed` (which decides), `difference`, `difference_ci95`,
         `images_needed` (in all, for a gap of this size in one look), `images_missing` (about how many more
         from here), `rule`, `alpha`, `live` (labelled live requests, see `Live.as_json`; None without any),
-        `opened_by` (of an open gate: `labelled_set`, `live`, or both).
+        `opened_by` (of an open gate: `labelled_set`, `live`, or both),
+        `rejected` (an operator rejected TO-BE's release).
 
     Raises:
         Failed: a pointer file is damaged.
@@ -83,6 +84,7 @@ class _Verdict:
     live: Live = _UNLABELLED
     rule: Rule = _UNRULED
     missing: int | None = None
+    rejected: bool = False
 
     @property
     def sequential(self) -> bool:
@@ -104,7 +106,7 @@ def _judge(workspace: Workspace, settings: Settings) -> _Verdict:
     if asis.release == tobe.release:
         return replace(shut, reason="both slots hold the same release: there is nothing to promote")
     if why := rejection(workspace, release=tobe.release, sha256=tobe.checkpoint.sha256):
-        return replace(shut, reason=f"{why}; deploy another")
+        return replace(shut, reason=f"{why}; deploy another", rejected=True)
     every = records.summaries(workspace)
     if broken := [summary["id"] for summary in every if summary.get("damaged")]:
         why = f"comparison {broken[0]} is damaged; move {broken[0]}.json away and compare again"
@@ -261,6 +263,7 @@ def _evidence(verdict: _Verdict, settings: Settings) -> dict[str, Any]:
         "alpha": verdict.rule.alpha,
         "live": live.as_json() if live.mirrored or live.labelled else None,
         "opened_by": _opened_by(verdict),
+        "rejected": verdict.rejected,
     }
     if live.labelled:
         evidence["p_value"] = min(1.0, math.exp(-verdict.log_e))

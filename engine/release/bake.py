@@ -44,13 +44,15 @@ Tell = Callable[[str, str, str], None]
 
 def standing(workspace: Workspace) -> dict[str, Any] | None:
     """The newest bake as last looked at, or None: `{release, replaced, since, until, state, reason, requests,
-    errors, backup}`; `state` is `watching`, `passed`, `alarm` or `rolled_back`."""
+    errors, backup, by_itself}`; `state` is `watching`, `passed`, `alarm` or `rolled_back`, the last `by_itself` or by
+    a person."""
     found = _read(workspace)
     if found is None:
         return None
     fields = ("release", "replaced", "since", "until", "state", "reason", "backup")
     total = _added(found["kept"], found["present"])
-    return {**{key: found[key] for key in fields}, "requests": total["requests"], "errors": total["errors"]}
+    counts = {"requests": total["requests"], "errors": total["errors"]}
+    return {**{key: found[key] for key in fields}, **counts, "by_itself": bool(found.get("by_itself"))}
 
 
 def due(workspace: Workspace, settings: Settings) -> bool:
@@ -245,7 +247,7 @@ def _roll_back(workspace: Workspace, settings: Settings, found: dict[str, Any]) 
                 "reason": f"{found['reason']}; it could not be rolled back: {error.message}",
             }
         else:
-            found["state"] = "rolled_back"
+            found |= {"state": "rolled_back", "by_itself": True}
 
 
 def _end(workspace: Workspace, found: dict[str, Any], state: str, reason: str) -> dict[str, Any] | None:

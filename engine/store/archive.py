@@ -1,7 +1,7 @@
 """One file that holds a workspace's state: a tar with a manifest of every file's SHA-256 first.
 
 In it is what cannot be made again: slots, releases, backups, comparisons, labels, remembered facts, the audit
-log. Not in it: runs (unless asked), logs, locks, data sets, what is on its way in, messages that wait.
+log. Not in it: runs (unless asked), logs, locks, data sets, what is on its way in, messages that wait, and `.env`: secrets do not travel.
 The caller holds the locks.
 """
 
@@ -29,7 +29,20 @@ from engine.store.workspace import Workspace
 
 MANIFEST = "understudy-workspace.json"
 _LEFT_OUT = frozenset(
-    ["runs", "multirun", "incoming", "logs", "locks", "data", "checkpoints", "go", "damaged", "cache", "mlflow"]
+    [
+        "runs",
+        "multirun",
+        "incoming",
+        "logs",
+        "locks",
+        "data",
+        "checkpoints",
+        "go",
+        "damaged",
+        "cache",
+        "mlflow",
+        ".env",
+    ]
 )
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2

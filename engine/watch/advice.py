@@ -63,6 +63,8 @@ def _road(slots: Slots, health: Health, runs: list[Run], checkpoints: bool) -> N
         return Next(action="compare", text=f"compare both slots; run: {_RUN} ab")
     if gate.open:
         return Next(action="promote", text=f"TO-BE may go to AS-IS; run: {_RUN} promote", images=0)
+    if gate.evidence.get("rejected"):
+        return Next(action="wait", text=gate.reason)
     if gate.images_missing and gate.evidence.get("n"):
         missing = gate.images_missing
         return Next(

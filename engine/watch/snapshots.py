@@ -82,7 +82,11 @@ def _read_shadow(workspace: Workspace, settings: Settings, asis: Slot, tobe: Slo
 
 def _read_bake(workspace: Workspace) -> Bake | None:
     found = bake_standing(workspace)
-    return Bake(**{key: value for key, value in found.items() if key != "backup"}) if found else None
+    return (
+        Bake(**{key: value for key, value in found.items() if key not in ("backup", "by_itself")})
+        if found
+        else None
+    )
 
 
 def read_slot(

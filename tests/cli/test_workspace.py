@@ -44,10 +44,13 @@ def full(workspace: Workspace) -> Workspace:
 
 def test_there_and_back(engine: Callable[..., Result], full: Workspace, tmp_path: Path) -> None:
     file = tmp_path / "state.backup"
+    (full.root / ".env").write_text("WEBHOOK_SECRET=x")
     done = engine("workspace", "backup", str(file), "--json")
     assert done.code == 0, done.err
     assert file.stat().st_mode & 0o077 == 0
-    assert not any("outbox" in name or name.startswith("runs/") for name in archive.read_manifest(file)["files"])
+    names = archive.read_manifest(file)["files"]
+    assert ".env" not in names, "secrets do not travel"
+    assert not any("outbox" in name or name.startswith("runs/") for name in names)
     assert engine("workspace", "backup", str(file)).code == 2, "nothing is overwritten"
     other = Workspace(tmp_path / "other" / "place")
     done = engine("workspace", "restore", str(file), "--json", "--workspace", str(other.root))

@@ -209,6 +209,7 @@ def test_a_rejected_release_never_passes(workspace: Workspace, settings: Setting
     answer = gate(workspace, settings)
     assert not answer["open"]
     assert "rejected by ada" in answer["reason"]
+    assert answer["evidence"]["rejected"]
 
 
 def test_another_labelled_set_is_not_pooled_and_divides_alpha(

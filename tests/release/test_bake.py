@@ -171,7 +171,10 @@ def test_what_goes_down_by_hand_ends_the_watch(
 
     name = list_backups(workspace, settings_of("servers.asis.port=8891"))[0]["name"]
     rollback(workspace, settings, name)
-    assert bake.look(workspace, settings)["state"] == "rolled_back"  # type: ignore[index]
+    found = bake.look(workspace, settings) or {}
+    assert (found["state"], found["by_itself"]) == ("rolled_back", False), (
+        "a person's rollback is told by `rollback`"
+    )
     assert not bake.needed(workspace)
 
 
@@ -218,4 +221,5 @@ def test_a_bad_release_goes_back_by_itself_whoever_promoted_it(
     assert (kinds.count("rolled_back"), kinds.count("alert")) == (1, 1)
     shown = engine("bake", "--json").json["bake"]
     assert "confidence is distributed otherwise" in shown["reason"]
+    assert shown["by_itself"]
     assert engine("promote", "--json").code == 3, "the gate is closed to it"

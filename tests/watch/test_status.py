@@ -38,6 +38,7 @@ TRAINING = [Run(run="0002", status="running")]
     ("here", "health", "runs", "files", "action"),
     [
         (slots(None, None), Health(), [], False, "train"),
+        (slots(A, B), Health(gate=replace(CLOSED, evidence={"n": 0, "rejected": True})), [], False, "wait"),
         (slots(None, None), Health(), TRAINING, False, "wait"),
         (slots(None, None), Health(), [], True, "sync"),
         (slots(None, B), Health(), [], True, "force"),
