@@ -129,13 +129,14 @@ def promote(
 
 
 @click.command(cls=Verb, words=("BACKUP", 0, 1))
+@click.option("--dry-run", is_flag=True, help="Check the backup, say what would happen, change nothing.")
 @click.option("--wait", is_flag=True, help="Wait for another command that holds the slots.")
-def rollback(session: Session, words: list[str], wait: bool) -> None:
+def rollback(session: Session, words: list[str], dry_run: bool, wait: bool) -> None:
     """List AS-IS's backups, or put the one named back on AS-IS."""
     if not words:
         session.emit({"backups": room.list_backups(session.workspace, session.settings)}, _backups)
         return
-    result = room.rollback(session.workspace, session.settings, words[0], wait=wait)
+    result = room.rollback(session.workspace, session.settings, words[0], dry_run=dry_run, wait=wait)
     if result["changed"]:
         text = messages.rolled_back_message(result, port=session.settings.port("asis"))
         notify(session.workspace, session.settings, "rolled_back", text)
@@ -210,12 +211,14 @@ def _promoted(result: dict[str, Any]) -> str:
 
 
 def _restored(result: dict[str, Any]) -> str:
-    if not result["changed"]:
+    if result["restored"] == result["from"]:
         return f"AS-IS holds {_short(result['restored'])} already; nothing to do"
-    lines = [f"AS-IS went back from {_short(result['from'])} to {_short(result['restored'])}{_facts(result)}"]
+    went = "would go" if result["dry_run"] else "went"
+    lines = [f"AS-IS {went} back from {_short(result['from'])} to {_short(result['restored'])}{_facts(result)}"]
     if result["backup_made"]:
         lines.append(f"backup: {result['backup_made']}")
-        lines.append(f"undo:   python -m engine rollback {result['backup_made']}")
+        if not result["dry_run"]:
+            lines.append(f"undo:   python -m engine rollback {result['backup_made']}")
     if result["note"]:
         lines.append(f"note:   {result['note']}")
     return "\n".join(lines)

@@ -154,6 +154,7 @@ def rollback(
     *,
     expect: str | None = None,
     reason: str | None = None,
+    dry_run: bool = False,
     wait: bool = False,
 ) -> dict[str, Any]:
     """Put a backup back on AS-IS, with a backup of what it replaces.
@@ -163,6 +164,7 @@ def rollback(
     Args:
         expect: the release that must be on AS-IS still, for a caller that decided on what it saw before.
         reason: why, for the log.
+        dry_run: check the backup, change nothing; the result has `changed` false and `dry_run` true.
 
     Returns:
         The verb's object: `restored, from, backup, backup_made` and more; `changed` is False when
@@ -174,23 +176,29 @@ def rollback(
         Failed: the backup is damaged, or the server does not load it; AS-IS holds what it held.
         Busy: another command changes a slot.
     """
-    with slots_lock(workspace, "rollback", wait):
+    with contextlib.nullcontext() if dry_run else slots_lock(workspace, "rollback", wait):
         found = find_backup(workspace, settings.port("asis"), backup)
-        target, healed = _restore_file(workspace, found)
+        assert found.release is not None
         try:
             pointer = read_pointer(workspace, "asis")
         except Failed:  # a damaged pointer is one of the things a rollback is for
             pointer = None
+        facts = found.as_json()
         result: dict[str, Any] = {
-            "restored": target.id,
+            "restored": found.release,
             "from": pointer.release if pointer else None,
             "backup": backup,
             "backup_made": None,
             "changed": False,
-            "cycle": target.manifest.checkpoint.cycle,
-            "accuracy": target.manifest.checkpoint.accuracy,
-            "note": rejection(workspace, release=target.id),
+            "dry_run": dry_run,
+            "cycle": facts["cycle"],
+            "accuracy": facts["accuracy"],
+            "note": rejection(workspace, release=found.release),
         }
+        if dry_run:
+            differs = pointer is not None and pointer.release != found.release
+            return {**result, "backup_made": free_name(workspace, settings.port("asis")) if differs else None}
+        target, healed = _restore_file(workspace, found)
         if expect is not None and (pointer is None or pointer.release != expect):
             raise Refused("AS-IS holds another release by now", "look at it first", payload=result)
         if pointer and pointer.release == target.id:

@@ -230,6 +230,7 @@ class Slot:
             self._spawn(self._retire(old))
         self._spare_due = time.monotonic() + _SPARE_AFTER_S
         log.info("%s serves %s", self.name, pointer.release[:8])
+        self.problem = None  # before it is said: what serves now has none
         self._on_change()
 
     async def prepare(self, release: str) -> None:
@@ -318,6 +319,7 @@ class Slot:
         self._active = None
         self._available.clear()
         self._deaths = 0 if time.monotonic() - started > _STEADY_S else self._deaths + 1
+        again = self._deaths > 1
         code = await link.end()
         release = link.card["release"]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -339,7 +341,10 @@ class Slot:
                 self._available.set()
                 self._keep_watch(fresh)
                 self._spare_due = time.monotonic() + _SPARE_AFTER_S
-                if self.problem:
+                if again:
+                    self._retry_at = time.monotonic() + _STEADY_S  # the look then takes the problem back
+                    self._tell_problem("its worker dies again and again")
+                elif self.problem:
                     self._tell_problem(None)
                 self._on_change()
                 return

@@ -117,6 +117,9 @@ def test_the_gate_opens_on_evidence_and_closes_after_a_rollback(
     assert (listed[0]["cycle"], listed[0]["accuracy"]) == (1, 0.9)
     assert set(listed[0]) >= {"name", "release", "cycle", "accuracy", "at", "bytes", "verified"}
 
+    dry = engine("rollback", result["backup"], "--dry-run", "--json").json
+    assert (dry["restored"], dry["from"], dry["changed"], dry["dry_run"]) == (old.id, new.id, False, True)
+    assert len(engine("rollback", "--json").json["backups"]) == 1, "nothing was made"
     back = engine("rollback", result["backup"], "--json")
     assert back.code == 0, back.err
     assert (back.json["restored"], back.json["from"], back.json["backup"]) == (old.id, new.id, result["backup"])

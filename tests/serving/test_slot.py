@@ -116,6 +116,9 @@ async def test_a_release_that_ends_every_worker_is_given_pauses(
         await until(lambda: slot.active is not None)
     assert pauses == [1, 2, 3]
     assert slot.state == "live"
+    assert slot.problem == "its worker dies again and again", "and whoever reads messages is told"
+    await slot.follow()  # as when it has lived for a while
+    assert slot.problem is None
 
 
 async def test_a_workspace_that_goes_away_empties_nothing(

@@ -170,6 +170,13 @@ def test_a_bad_release_keeps_the_old_one(
     stats = served.stats()
     assert (stats["problem"], stats["swaps"], stats["release"]) == (None, 0, two[0].id)
     until(lambda: "asis" not in read_json(told), "and told of the end")
+    point(workspace, "asis", broken)
+    until(lambda: served.stats()["problem"], "in trouble again")
+    good = make_release(workspace, "g")
+    point(workspace, "asis", good)
+    while (state := served.state())["release"] != good.id:
+        pass
+    assert state["problem"] is None, "what serves now has no problem of another"
 
 
 def test_a_worker_that_dies_is_replaced_without_an_error(
