@@ -9,6 +9,7 @@ import click
 
 from engine.cli.verb import Session, Verb
 from engine.errors import UnderstudyError, UsageError
+from engine.notify.slots import check_served
 from engine.store.events import append_event
 from engine.store.logfile import log_path
 from engine.sync.sync import NothingAdmissible
@@ -65,6 +66,7 @@ def _once(session: Session, dry_run: bool, wait: bool) -> dict[str, Any]:
     news: list[tuple[str, str, str]] = []
     if not dry_run:
         check_runs(session.workspace, session.settings)  # cron comes by even where nobody watches
+        check_served(session.workspace, session.settings)
         if (session.workspace.root / "cloud").is_dir():
             from engine.cloud.machines import start_missing_guards
 

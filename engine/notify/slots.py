@@ -1,5 +1,6 @@
 """Somebody notices when a slot cannot serve what it holds: the process that a person or the boot started hears of
-each change of its slots, and tells of trouble once, and once of its end."""
+each change of its slots, and tells of trouble once, and once of its end. Of a server that is gone itself `sync` tells.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +8,23 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.config import Settings
 from engine.errors import UnderstudyError
 from engine.notify.alerts import clear_alert, raise_alert
+from engine.release.control import slot_stats
+from engine.store.events import read_events
 from engine.store.locks import hold
-from engine.store.workspace import TITLES, Workspace
+from engine.store.workspace import SLOTS, TITLES, Workspace
 
 _LOG = logging.getLogger("understudy.notify")
 _FIX = "see why: python -m engine doctor; a good release goes back with: python -m engine rollback"
+_NOTHING = "answers nothing"
+_RESTART_S = 3.0  # a service manager brings a server back in this time
+_NEWEST = 2000  # so many events are searched for a server's start
 
 
 def tell_slot(workspace: Workspace, settings: Settings, state: dict[str, Any]) -> None:
@@ -33,9 +40,39 @@ def tell_slot(workspace: Workspace, settings: Settings, state: dict[str, Any]) -
         if problem is None:
             clear_alert(workspace, settings, slot, f"{title} is well again")
             return
-        goes_on = f"serves {state['release'][:8]} still" if state["release"] else "answers nothing"
+        goes_on = f"serves {state['release'][:8]} still" if state["release"] else _NOTHING
         subject = f"{title} {goes_on}"
         raise_alert(workspace, settings, slot, subject, subject, problem, _FIX, recorded=True)
+
+
+def check_served(workspace: Workspace, settings: Settings) -> list[str]:
+    """One message for each slot whose server is gone though nobody stopped it; returns those slots.
+
+    The server that comes back tells the end of it.
+    """
+    gone = [slot for slot in SLOTS if _has_died(workspace, slot)]
+    if gone:
+        time.sleep(_RESTART_S)
+        gone = [slot for slot in gone if _has_died(workspace, slot)]
+    for slot in gone:
+        subject = f"{TITLES[slot]} ({settings.port(slot)}) {_NOTHING}"
+        fix = f"start it: python -m engine serve {slot}; with `service install` the boot keeps it running"
+        with hold(workspace.lock(f"told-{slot}"), "tell of a slot", wait=True):
+            raise_alert(
+                workspace, settings, slot, subject, subject, "its server is gone, and nobody stopped it", fix
+            )
+    return gone
+
+
+def _has_died(workspace: Workspace, slot: str) -> bool:
+    if slot_stats(workspace, slot) is not None:
+        return False
+    words = [
+        event["kind"]
+        for event in read_events(workspace, _NEWEST)
+        if event["subject"] == slot and event["kind"] in ("started", "stopped")
+    ]
+    return words[-1:] == ["started"]
 
 
 @contextlib.contextmanager

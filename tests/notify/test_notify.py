@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from engine.config import Settings
-from engine.notify import notify, outbox
+from engine.notify import notify, outbox, slots
 from engine.notify.alerts import clear_alert, raise_alert
 from engine.notify.channels import shorten
 from engine.notify.flusher import keep_flushing
@@ -312,6 +312,21 @@ def test_a_slot_that_cannot_serve_is_told_once_and_so_is_the_end(workspace: Work
     assert "its file is damaged" in texts[0]
     kinds = [event["kind"] for event in read_events(workspace)]
     assert kinds.count("alert") == 1, "of the trouble its server writes the event; of the end whoever tells it"
+
+
+def test_a_server_that_is_gone_is_told_once_by_sync(
+    workspace: Workspace, both: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_RESTART_S", 0)
+    found = settings(both.port)
+    append_event(workspace, "started", "asis")
+    for slot, kind in (("tobe", "started"), ("tobe", "stopped")):
+        append_event(workspace, kind, slot)
+    assert [slots.check_served(workspace, found) for _ in range(2)] == [["asis"], ["asis"]]
+    (text,) = texts(both)
+    assert "AS-IS (8891) answers nothing\nits server is gone" in text
+    slots.tell_slot(workspace, found, {"slot": "asis", "port": 8891, "release": "ab" * 32, "problem": None})
+    assert "well again" in texts(both)[1]
 
 
 def test_a_message_given_up_is_said(workspace: Workspace, both: Service) -> None:
