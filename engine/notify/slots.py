@@ -67,12 +67,10 @@ def check_served(workspace: Workspace, settings: Settings) -> list[str]:
 def _has_died(workspace: Workspace, slot: str) -> bool:
     if slot_stats(workspace, slot) is not None:
         return False
-    words = [
-        event["kind"]
-        for event in read_events(workspace, _NEWEST)
-        if event["subject"] == slot and event["kind"] in ("started", "stopped")
-    ]
-    return words[-1:] == ["started"]
+    for event in reversed(read_events(workspace, _NEWEST)):
+        if event["subject"] == slot and event["kind"] in ("started", "stopped"):
+            return event["kind"] == "started" or bool(event["detail"].get("orphaned"))
+    return False
 
 
 @contextlib.contextmanager

@@ -139,6 +139,7 @@ class _Server:
         self._records: set[asyncio.Future[Any]] = set()
 
     async def run(self, public: socket.socket, private: socket.socket, *, tied: bool) -> int:
+        parent = os.getppid()
         self._slot = Slot(
             self._workspace,
             self._name,
@@ -169,7 +170,8 @@ class _Server:
             await self._slot.close()
             if self._shadow is not None:
                 await asyncio.to_thread(self._shadow.close)
-            self._record("stopped")
+            orphaned = tied and os.getppid() != parent  # nobody asked for this end
+            self._record("stopped", {"orphaned": True} if orphaned else None)
             await asyncio.gather(*self._records, return_exceptions=True)
         return self._signal
 

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from engine.config import Settings
+from engine.notify import slots
 from engine.release.control import follow, prepare, slot_stats, socket_path
 from engine.serving import service
 from engine.store.events import read_events
@@ -251,7 +252,9 @@ def test_all_serves_both_and_ends_both(workspace: Workspace, serve: Callable[...
 
 
 @pytest.mark.fault(43)
-def test_sigkill_of_all_leaves_nothing(workspace: Workspace, serve: Callable[..., Served]) -> None:
+def test_sigkill_of_all_leaves_nothing(
+    workspace: Workspace, serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = serve(workspace, slot="all")
     served.state(), served.state()
     family = served.family()
@@ -259,3 +262,12 @@ def test_sigkill_of_all_leaves_nothing(workspace: Workspace, serve: Callable[...
     until(lambda: gone(family), "the end of all")
     assert is_free(served.ports["asis"])
     assert is_free(served.ports["tobe"])
+    monkeypatch.setattr(slots, "_RESTART_S", 0)
+    assert slots.check_served(workspace, Settings()) == ["asis", "tobe"], "nobody stopped them"
+
+
+def test_what_is_stopped_is_not_missed(workspace: Workspace, serve: Callable[..., Served]) -> None:
+    served = serve(workspace, slot="all")
+    served.state(), served.state()
+    assert served.stop() == 0
+    assert slots.check_served(workspace, Settings()) == []
