@@ -20,7 +20,7 @@ from engine.release.journal import settle
 from engine.release.slots import read_pointer
 from engine.store.clock import timestamp
 from engine.store.events import append_event
-from engine.store.locks import hold
+from engine.store.locks import hold, holder
 from engine.store.workspace import SLOTS, Workspace
 from engine.sync.factory import open_source
 from engine.sync.part import Part
@@ -197,6 +197,13 @@ class _Look:
         if standing := held(self.workspace):
             since = str(standing.get("at"))[:16]
             return self._put_off(path, f"newer, but TO-BE is on hold since {since}: it waits for unhold", facts)
+        # Before the copy: fetching and checking it would disturb what is compared, and at each look again.
+        comparing = None if self.wait else holder(self.workspace.lock("compare"))
+        if comparing and comparing.get("purpose") == "ab":
+            since = str(comparing.get("since"))[:16]
+            return self._put_off(
+                path, f"newer, but a comparison of both slots runs since {since}: it waits", facts
+            )
         return self._take(source, candidate, seen, facts)
 
     def _take(
