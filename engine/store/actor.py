@@ -16,11 +16,12 @@ _NO_LOGIN = 2**32 - 1  # /proc/self/loginuid of what no person started, cron's c
 def actor() -> str:
     """Who acts, as "alice", "alice as root", "alice via ssh 10.0.0.7, key SHA256:Gz...".
 
-    The person is who called sudo, else who logged in (the kernel keeps that through `su`), else the account.
+    The person is who logged in (the kernel keeps that through `su` and sudo, and no variable can say otherwise),
+    else who called sudo, else the account.
     The key is the one that the SSH session was opened with; sshd tells it with `ExposeAuthInfo yes`.
     """
     account = getpass.getuser()
-    person = os.environ.get("SUDO_USER") or _login() or account
+    person = _login() or os.environ.get("SUDO_USER") or account
     words = person if person == account else f"{person} as {account}"
     came_from = os.environ.get("SSH_CONNECTION", "").split()
     if came_from:

@@ -147,7 +147,10 @@ def test_the_person_is_named(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, str(tmp_path / value) if name == "SSH_USER_AUTH" else value)
+    monkeypatch.setattr("engine.store.actor._login", lambda: None)
     assert re.search(said.format(account=getpass.getuser()), actor()), actor()
+    monkeypatch.setattr("engine.store.actor._login", lambda: "bob")
+    assert actor().startswith("bob as "), "what the kernel knows goes before what a variable says"
 
 
 def _write_many(root: Path) -> None:
