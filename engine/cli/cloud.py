@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from engine.cli.group import VerbGroup
-from engine.cli.verb import Session, Verb, table
+from engine.cli.verb import STRIKE, Session, Verb, table
 from engine.errors import UsageError
 
 cloud = VerbGroup(
@@ -99,15 +99,21 @@ def _row(option: dict[str, Any]) -> tuple[str, ...]:
         f"{option['spot_usd']:.2f}" if option["spot_usd"] is not None else "–",
         _span(hours, 1),
         _span(total, 2),
-        f"{option['spot_total_usd']:.2f}" if option["spot_total_usd"] is not None else "–",
+        _rounded(option["spot_total_usd"], 2) if option["spot_total_usd"] is not None else "–",
     )
     if option["fits"] is False:  # crossed out, also for a terminal that draws no strikes
-        cells = (cells[0], *("".join(f"{letter}\u0336" for letter in cell) for cell in cells[1:]))
+        cells = (cells[0], *("".join(letter + STRIKE for letter in cell) for cell in cells[1:]))
     return (*cells, option["reason"] or "")
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Never a cost of nothing: `<0.01` where it would round to that."""
+    least = 10**-digits
+    return f"{value:.{digits}f}" if value >= least else f"<{least:.{digits}f}"
 
 
 def _span(ends: tuple[float, float] | None, digits: int) -> str:
     if ends is None:
         return "–"
-    least, greatest = (f"{end:.{digits}f}" for end in ends)
+    least, greatest = (_rounded(end, digits) for end in ends)
     return least if least == greatest else f"{least}–{greatest}"

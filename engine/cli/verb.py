@@ -23,6 +23,7 @@ from engine.store.schema import ensure
 from engine.store.workspace import Workspace
 
 _AS_SETTING = {"--device": "device.prefer", "--workspace": "workspace"}
+STRIKE = "\u0336"  # combining: through the letter before it
 _ANY_ASSIGNMENT = re.compile(r"^[A-Za-z_][\w.-]*=", re.DOTALL)
 
 
@@ -242,14 +243,15 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> str:
     cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
     if not cells:
         return ""
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    bare = [[cell.replace(STRIKE, "") for cell in row] for row in cells]  # a struck letter is one column wide
+    widths = [max(len(row[column]) for row in bare) for column in range(len(cells[0]))]
     numeric = [
-        all(re.fullmatch(r"[-+–]?[\d,.]*\s?[%A-Za-z/]{0,5}", row[column]) for row in cells[bool(header) :])
+        all(re.fullmatch(r"[-+–]?[\d,.]*\s?[%A-Za-z/]{0,5}", row[column]) for row in bare[bool(header) :])
         for column in range(len(cells[0]))
     ]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
+            cell.rjust(width + cell.count(STRIKE)) if right else cell.ljust(width + cell.count(STRIKE))
             for cell, width, right in zip(row, widths, numeric, strict=True)
         ).rstrip()
         for row in cells

@@ -183,11 +183,13 @@ def _fits(
     """Whether the training fits into the memory of one such GPU; None: `fit` has not traced it."""
     if need is None:
         return None, None
-    there = row.memory_gb / row.count
-    if need.predicted_bytes <= there * 1e9:
+    there = int(row.memory_gb / row.count * 1e9)
+    if need.predicted_bytes <= there:
         return True, None
-    reason = f"needs {need.predicted_bytes / 1e9:.1f} GB of {there:.0f} GB"
-    smaller = memory_forecast(settings, workspace, facts, int(there * 1e9))
+    reason = f"needs {need.predicted_bytes / 1e9:.1f} GB of {there / 1e9:.0f} GB"
+    smaller = memory_forecast(settings, workspace, facts, there)
+    if smaller and smaller.predicted_bytes <= there:  # batch_size = "auto" takes fewer samples there
+        return True, None
     return False, f"{reason}; it would fit with {smaller.suggestion}" if smaller and smaller.suggestion else reason
 
 
@@ -206,10 +208,17 @@ def memory_forecast(
 def trace(settings: Settings, workspace: Workspace) -> Forecast:
     """Have `fit` trace the training for a CUDA device, so that plans know of its memory. Imports torch.
 
+    Of each GPU that is too small the smaller settings are traced too, until one fits: plans can name it.
+
     Raises:
         UsageError: the net cannot be built.
     """
     from engine.training.fit import trace_here
 
     traces = TraceCache(workspace.cache, trace_here)
-    return forecast(settings, facts_of(settings), "cuda", "bf16", UNBOUNDED, traces)
+    facts = facts_of(settings)
+    need = forecast(settings, facts, "cuda", "bf16", UNBOUNDED, traces)
+    for there in sorted({int(row.memory_gb / row.count * 1e9) for row in price_table(settings, workspace.state)}):
+        if there < need.predicted_bytes:
+            forecast(settings, facts, "cuda", "bf16", there, traces)
+    return need

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine.cloud.plan import Plan, Rate, advice, hours_on, make_plan
+from engine.cli.cloud import _plan_text
+from engine.cli.verb import STRIKE
+from engine.cloud.plan import Plan, Rate, advice, hours_on, make_plan, trace
 from engine.cloud.prices import Row, find_gpu, gpu_count, keep_catalogue, plain, price_table, speedup_of
-from engine.config import load_settings
+from engine.config import Settings, load_settings
 from engine.devices.cores import available_cores
 from engine.errors import Failed, UsageError
 from engine.store.files import write_json
@@ -56,6 +58,34 @@ def test_options_are_sorted_by_total_and_what_does_not_fit_is_last_with_the_reas
     assert [option.total for option in fitting] == sorted(option.total for option in fitting)
     last = found.options[-4:]
     assert all(option.fits is False and "needs 2" in str(option.reason) for option in last)
+
+
+def test_what_is_too_big_is_crossed_out_with_the_nearest_setting_that_fits(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`trace` has filled the cache with all that a plan, which traces nothing, wants to say of a smaller GPU."""
+
+    def traced(settings: Settings, classes: int, batch: int, whole: int, *rest: str) -> dict[str, int]:
+        live = batch * 10**8
+        return {"weights": 10**8, "buffers": 0, "learning": 10**8, "live": live, "judged": live, "heap": 0}
+
+    monkeypatch.setattr(fit, "trace_here", traced)
+    words = ("training.batch_size=256", "training.epochs=1")
+    trace(load_settings(None, workspace.root, words).settings, workspace)
+    found = plan(workspace, *words)
+    t4 = next(option for option in found.options if option.gpu == "T4")
+    assert t4.fits is False
+    assert "it would fit with training.micro_batch=128" in str(t4.reason)
+    lines = _plan_text(found.as_json()).splitlines()
+    header = next(line for line in lines if "provider" in line)
+    plain_lines = [line.replace(STRIKE, "") for line in lines]
+    row = next(line for line in plain_lines if " T4 " in line)
+    assert row.index("T4") == header.index("GPU")  # strikes take no room
+    assert any(STRIKE in line for line in lines)
+    assert "<0.1" in row  # never nothing
+
+    automatic = plan(workspace, "training.batch_size=auto", "training.epochs=1")
+    assert all(option.fits is not False for option in automatic.options)
 
 
 def test_memory_that_nobody_traced_is_unknown_not_guessed(workspace: Workspace) -> None:
