@@ -26,7 +26,7 @@ go = VerbGroup(
         "play": ("go_play", "Play against the net in the terminal."),
         "gtp": ("go_play", "A GTP 2 engine, for any Go program."),
         "stats": ("go", "Memory, shards and training at a glance."),
-        "reset": ("go", "Remove the shards (and with --runs the Go runs) to start over."),
+        "reset": ("go", "Remove the shards, to parse anew; runs and checkpoints stay."),
     },
     prefix="go_",
     name="go",
@@ -145,7 +145,8 @@ def go_reset(session: Session, yes: bool) -> None:
     if found and not yes:
         if session.json:
             raise Refused(f"{len(found)} shards would be removed", "confirm with --yes")
-        click.confirm(f"remove {len(found)} shards in {folder}?", abort=True)
+        if not click.confirm(f"Remove {len(found)} shards in {folder}?", err=True):
+            raise UsageError("not confirmed", "nothing was removed", kind="unconfirmed")
     removed = reset(folder)
     session.emit({"removed": removed, "folder": str(folder)}, f"{removed} files removed from {folder}")
 

@@ -234,9 +234,13 @@ def _board_of(path: Path, number: int | None) -> GoBoard:
 
 def _drawn(board: GoBoard, found: list[Suggestion], ascii_only: bool, net: str | None = None) -> str:
     marks = {one.point: _MARKS[index] for index, one in enumerate(found)}
-    rows = [(_MARKS[index], board.name(one.point), f"{one.confidence:.2%}") for index, one in enumerate(found)]
+    moves = [_move(board, one) for one in found]
+    rows = [
+        (mark, one["move"], one["row"], one["column"], f"{one['confidence']:.2%}")
+        for mark, one in zip(_MARKS, moves, strict=False)
+    ]
     whose = "black" if board.to_play == 1 else "white"
-    said = table(rows, ("", "move", "confidence")) if rows else "no legal move but pass"
+    said = table(rows, ("", "move", "row", "column", "confidence")) if rows else "no legal move but pass"
     return f"{board.display(marks, ascii_only=ascii_only)}\n\n{whose} to play{f', {net}' if net else ''}\n{said}"
 
 

@@ -172,5 +172,9 @@ def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
     assert sum(row.count(".") for row in held["board"]) < 81 or held["last"] is None
     refused = engine("go", "reset", "--json", *OVERRIDES)
     assert refused.code == 3
+    said = engine("go", "suggest", *OVERRIDES).out.splitlines()
+    header = next(line for line in said if "confidence" in line)
+    assert header.split() == ["move", "row", "column", "confidence"]
+    assert "--runs" not in engine("go", "--help").out  # reset has no such option
     assert engine("go", "reset", "--yes", "--json", *OVERRIDES).json["removed"] > 0
     assert engine("go", "stats", "--json", *OVERRIDES).json["shards"] == 0
