@@ -193,7 +193,7 @@ def _facts_of_run(view: View, one: Entry, width: int) -> list[Row]:
         (_("device"), run.device or ""),
         (_("epochs"), text.number(run.epochs) if run.epochs else ""),
         (_("took"), text.duration(run.seconds_s) if run.seconds_s else ""),
-        (_("rate"), f"{text.rate(run.samples_per_s)} img/s" if run.samples_per_s else ""),
+        (_("rate"), f"{text.rate(run.samples_per_s)} {_unit(run)}" if run.samples_per_s else ""),
         (_("memory"), text.size(run.peak_memory_bytes) if run.peak_memory_bytes and not run.fit_verdict else ""),
         (_("ended"), text.ago(view.now, run.finished_at) if run.finished_at else ""),
         (_("saved"), run.checkpoint or ""),
@@ -347,8 +347,13 @@ def _figures(run: RunProgress, width: int) -> Row:
     return row.cut(width)
 
 
+def _unit(run: Run | RunProgress) -> str:
+    """What the run goes through in a second."""
+    return {None: "img/s", "images": "img/s", "go": "pos/s"}.get(run.task, "samples/s")
+
+
 def _facts(run: RunProgress, width: int) -> Row:
-    row = Row(text.rate(run.samples_per_s)).put(" img/s", "dim")
+    row = Row(text.rate(run.samples_per_s)).put(f" {_unit(run)}", "dim")
     for word in (run.device, run.precision):
         if word:
             row.put("  ").put(word)

@@ -50,6 +50,7 @@ class Run:
     checkpoint: str | None = None
     pid: int | None = None
     problem: str | None = None
+    task: str | None = None  # None: from before tasks had names, images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,7 @@ class RunProgress:
     updated_at: str | None = None
     points: list[Point] = field(default_factory=list)
     points_total: int = 0
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

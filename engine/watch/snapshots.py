@@ -347,6 +347,7 @@ def _run_progress(workspace: Workspace, run: Run) -> RunProgress:
         **live,
         "run": run.run,
         "status": run.status,
+        "task": run.task,
         "device": run.device,
         "precision": run.precision,
         "predicted_bytes": run.predicted_bytes,

@@ -144,6 +144,17 @@ def test_runs_are_listed_with_state_best_and_time() -> None:
     assert "▸ 0039" in said
 
 
+def test_a_rate_is_in_what_the_run_goes_through() -> None:
+    found = view()
+    last = training.items(found)[0].progress
+    assert last is not None
+    for task, unit in ((None, "img/s"), ("images", "img/s"), ("go", "pos/s"), ("motion", "samples/s")):
+        runs = Progress(runs=[replace(last, task=task)])
+        message = Message(v=1, seq=9, at="2026-11-20T17:45:00+09:00", host="studio", kind="progress", data=runs)
+        found.store.apply(message, found.now)
+        assert f" {unit}" in shown(training.draw(found, 100, 30))
+
+
 def test_a_run_that_has_ended_keeps_the_curves_that_were_seen() -> None:
     found = view()
     later = Message(v=1, seq=9, at="2026-11-20T17:45:00+09:00", host="studio", kind="progress", data=Progress())
