@@ -219,9 +219,9 @@ def cloud_down(session: Session, words: list[str], yes: bool) -> None:
 
     name = words[0]
     entry = Ledger(session.workspace).read(name)
-    if entry.open and not yes and sys.stdin.isatty() and not session.json:
-        if not click.confirm(f"Take '{name}' down? What it has trained comes home first", err=True):
-            raise UsageError("not confirmed", f"'{name}' goes on, and so does its cost", kind="unconfirmed")
+    asks = entry.open and not yes and sys.stdin.isatty() and not session.json
+    if asks and not click.confirm(f"Take '{name}' down? What it has trained comes home first", err=True):
+        raise UsageError("not confirmed", f"'{name}' goes on, and so does its cost", kind="unconfirmed")
     if entry.open:
         want(session.workspace, name, "down", "taken down by hand")
         start_guard(session.workspace, name, session.engine_command)
