@@ -38,7 +38,14 @@ def test_the_cost_goes_on_between_two_messages(rented: View) -> None:
 
 def test_the_sheet_says_cost_budget_gpu_time_and_what_is_wrong(rented: View) -> None:
     said = shown(findings.cloud_rows(rented, 120))
-    for part in ("$0.6600 of $5.00", "$0.36 an hour", "93%", "18.0/24 GiB", "epoch 23/50", "in 10 h at the latest"):
+    for part in (
+        "$0.6600 of $5.00",
+        "$0.36 an hour",
+        "93%",
+        "18.0/24 GiB",
+        "epoch 23/50",
+        "in 10 h at the latest",
+    ):
         assert part in said, part
     assert "nothing has worked there for 1 h" in said
     assert "no guard" in said
