@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--net", default="plain32x6", help="of memory, loader and epochs")
     parser.add_argument("--precision", default="bf16", help="of memory, loader and epochs")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each takes")
-    parser.add_argument("--slice", type=int, default=150, metavar="STEPS")
+    parser.add_argument("--slice", type=int, default=700, metavar="STEPS")
     parser.add_argument("--whole", action="store_true", help="all five epochs")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--positions", type=int, default=20_000, help="of strength")

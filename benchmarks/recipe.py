@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-CLOTHING = ("data=photos", "training=from_scratch")
+CLOTHING = ("data=photos", "data.train_size=112", "training=from_scratch")
 DOCUMENTS = ("data=transformer_384", "data.img_size=160", "training.epochs=12", "training.learning_rate=0.006")
 LIMIT_S = 900.0
 

@@ -60,6 +60,12 @@ def clear_alert(workspace: Workspace, settings: Settings, key: str, subject: str
     return True
 
 
+def is_told(workspace: Workspace, key: str, state: str) -> bool:
+    """Whether people have been told of this trouble, and not yet of its end."""
+    standing = _standing(workspace).get(key)
+    return standing is not None and standing["state"] == state
+
+
 def _standing(workspace: Workspace) -> dict[str, dict[str, Any]]:
     try:
         found = read_json(workspace.state / "alerts.json")

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.config import Settings
 from engine.errors import UnderstudyError
-from engine.notify.alerts import clear_alert, raise_alert
+from engine.notify.alerts import clear_alert, is_told, raise_alert
 from engine.release.control import slot_stats
 from engine.store.events import read_events
 from engine.store.locks import hold
@@ -50,18 +50,19 @@ def check_served(workspace: Workspace, settings: Settings) -> list[str]:
 
     The server that comes back tells the end of it.
     """
-    gone = [slot for slot in SLOTS if _has_died(workspace, slot)]
-    if gone:
+    gone = {
+        slot: f"{TITLES[slot]} ({settings.port(slot)}) {_NOTHING}" for slot in SLOTS if _has_died(workspace, slot)
+    }
+    if not all(is_told(workspace, slot, subject) for slot, subject in gone.items()):
         time.sleep(_RESTART_S)
-        gone = [slot for slot in gone if _has_died(workspace, slot)]
-    for slot in gone:
-        subject = f"{TITLES[slot]} ({settings.port(slot)}) {_NOTHING}"
+        gone = {slot: subject for slot, subject in gone.items() if _has_died(workspace, slot)}
+    for slot, subject in gone.items():
         fix = f"start it: python -m engine serve {slot}; with `service install` the boot keeps it running"
         with hold(workspace.lock(f"told-{slot}"), "tell of a slot", wait=True):
             raise_alert(
                 workspace, settings, slot, subject, subject, "its server is gone, and nobody stopped it", fix
             )
-    return gone
+    return list(gone)
 
 
 def _has_died(workspace: Workspace, slot: str) -> bool:
