@@ -14,7 +14,7 @@ from engine.release.control import slot_stats
 from engine.store.clock import now, parse
 from engine.store.workspace import SLOTS, TITLES
 from engine.training.alerts import check_runs
-from engine.watch import snapshots
+from engine.watch import run_snapshots, snapshots
 from engine.watch.advice import MISSED, advise
 from engine.watch.candidates import source_has_candidates
 
@@ -31,7 +31,7 @@ def status(session: Session) -> None:
     slots = snapshots.read_slots(workspace, settings, stats)
     gate = snapshots.read_gate(workspace, settings)
     health = snapshots.read_health(workspace, settings, gate)
-    runs = snapshots.read_runs(workspace, RUNS)
+    runs = run_snapshots.read_runs(workspace, RUNS)
     health = replace(health, alerts=check_runs(workspace, settings))
     fresh = slots.asis.release is None and slots.tobe.release is None
     has_candidates = fresh and source_has_candidates(settings)

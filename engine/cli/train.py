@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from engine.cli.sweep_table import sweep_table
+from engine.cli.together import RESULT, train_together
 from engine.cli.verb import Session, Verb, table
-from engine.config import Settings
-from engine.errors import Busy, Failed, Interrupted, UsageError
+from engine.errors import Busy, Interrupted, UsageError
 from engine.store import logjson
 from engine.store.clock import timestamp
 from engine.store.locks import holder
-from engine.training.launch import launch, launched, process_count, rank, started_here
+from engine.training.launch import launched, process_count, rank, started_here
 from engine.training.plan import without_overruled
 from engine.training.runs import (
     FIELDS,
@@ -33,11 +33,8 @@ from engine.training.runs import (
     second_metric,
     stop_run,
 )
-from engine.training.signals import StopRequest, stop_requests, stop_with
+from engine.training.signals import stop_requests, stop_with
 from engine.training.sweeps import find_sweep, list_sweeps, read_sweep, sweep_entries, sweep_names
-
-_RESULT = ("run", "status", "cycle", "device", "precision", "epochs", "best", "checkpoint",
-           "samples_per_s", "unit", "peak_memory_bytes", "seconds_s")  # fmt: skip
 
 
 @click.command(cls=Verb)
@@ -150,7 +147,7 @@ def run_training(
             raise Busy(f"run {folder.run} is going on (pid {manifest.get('pid')})", "see: python -m engine runs")
         if manifest.get("status") == "completed":
             session.say(f"run {folder.run} is completed: nothing to do")
-            session.emit({name: manifest.get(name) for name in _RESULT}, _text)
+            session.emit({name: manifest.get(name) for name in RESULT}, _text)
             return
     elif source:
         from engine.training.plan import repeated_settings
@@ -193,7 +190,7 @@ def run_training(
         raise Interrupted(f"run {folder.run} was interrupted before it began", "start it again")
     if processes > 1:
         flags = [*(["--strict"] if strict else []), *(["--overwrite"] if overwrite else [])]
-        _train_together(session, folder, task, processes, flags, settings)
+        session.emit(train_together(session, folder, task, processes, flags, settings), _text)
         return
     result = train_run(
         session.workspace,
@@ -210,60 +207,6 @@ def run_training(
     )
     if not started_here():
         session.emit(result, _text)
-
-
-def _train_together(
-    session: Session, folder: RunFolder, task: str, processes: int, flags: list[str], settings: Settings
-) -> None:
-    """Train in several processes of this machine, or of the cluster, anew from the last save when memory runs out for
-    one of them."""
-    verb = ("go", "train") if task == "go" else ("train",)
-
-    def command(word: str) -> list[str]:
-        return session.engine_command(*verb, word, folder.run, *flags)
-
-    while True:
-        with stop_requests() as stop:
-            if settings.cluster.address:
-                code = _on_cluster(session, folder, command, processes, settings, stop)
-            else:
-                word = "--resume" if folder.last.exists() else "--claimed"
-                code = launch(command(word), processes, stop, session.say)
-        if not (code and folder.smaller.exists()) or stop:
-            break
-        session.say("beginning anew with smaller parts")
-    manifest = folder.read_manifest()
-    if not code:
-        session.emit({name: manifest.get(name) for name in _RESULT}, _text)
-        return
-    said = str(manifest.get("error") or f"run {folder.run} did not begin: see the words above")
-    if code == Interrupted.exit_code:
-        raise Interrupted(f"run {folder.run} was interrupted", f"go on with: python -m engine train --resume {folder.run}",
-                          payload={name: manifest.get(name) for name in _RESULT})  # fmt: skip
-    raise {UsageError.exit_code: UsageError, Busy.exit_code: Busy}.get(code, Failed)(said)
-
-
-def _on_cluster(
-    session: Session,
-    folder: RunFolder,
-    command: Callable[[str], list[str]],
-    processes: int,
-    settings: Settings,
-    stop: StopRequest,
-) -> int:
-    """The same by Ray Train over the nodes of the cluster; the first process's exit code."""
-    from engine.cluster import joining
-    from engine.cluster.processes import train as train_over_nodes
-
-    wanted = settings.cluster
-    assert wanted.address
-    with joining.join(wanted.address, session.say) as cluster:
-        gpu = settings.device.prefer in ("auto", "cuda")
-        share, _ = cluster.share(wanted.cpus, gpu=gpu, at_once=processes)
-        session.say(f"run {folder.run}: {processes} processes on the cluster; its words: {folder.log}")
-        return train_over_nodes(
-            cluster, folder, lambda word: [*command(word)[3:], "--tied"], processes, share, wanted.retries, stop
-        )
 
 
 def _newest(session: Session, task: str) -> tuple[str | None, str | None]:
@@ -321,7 +264,7 @@ def _detach(
         manifest |= {"run": folder.run, "status": "running", "started_at": started, **process_identity(child.pid)}
         folder.write_manifest(manifest)
     session.emit(
-        {name: manifest.get(name) for name in _RESULT} | {"pid": child.pid, "log": str(folder.log)},
+        {name: manifest.get(name) for name in RESULT} | {"pid": child.pid, "log": str(folder.log)},
         f"run {folder.run} goes on in the background (pid {child.pid}); its words: {folder.log}",
     )
 

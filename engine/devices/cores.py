@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 
@@ -32,7 +33,8 @@ class Place:
         self._all = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
     def stay(self, core: int | None) -> None:
-        """Run on `core` from now on; None: on all."""
+        """Run on `core` from now on; None: on all. A core that was taken from the process meanwhile is passed over."""
         if core != self._core:
-            os.sched_setaffinity(0, self._all if core is None else {core})
             self._core = core
+            with contextlib.suppress(OSError):  # a container's cores may change while it runs
+                os.sched_setaffinity(0, self._all if core is None else {core})

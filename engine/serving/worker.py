@@ -64,23 +64,20 @@ class Worker:
 
     def _work(self, number: int) -> None:
         place = Place()
+        # Whoever is alone runs where the one before ran, and ONNX Runtime's pool on the other cores.
         own, first = (self._cores[number], self._cores[0]) if number < len(self._cores) else (None, None)
         try:
             while True:
                 with self._reading:
                     length, ident, kind, argument = frames.REQUEST.unpack(self._receive(frames.REQUEST.size))
                     body = self._receive(length)
-                    alone = bool(kind & frames.ALONE) and not self._batches
-                    anywhere = self._batches or kind & ~frames.ALONE == frames.LOAD
-                    place.stay(None if anywhere else first if alone else own)
-                    if alone:
-                        # It has all the cores: the next one would only contend with it. And the thread that
-                        # has its net in the cache takes the next one too.
-                        self._answer(ident, self._handle(kind, argument, body))
-                if not alone:
-                    with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
-                        answer = self._handle(kind, argument, body)
-                    self._answer(ident, answer)
+                if self._batches or kind & ~frames.ALONE == frames.LOAD:
+                    place.stay(None)
+                else:
+                    place.stay(first if kind & frames.ALONE else own)
+                with self._large if length > _LARGE_BYTES else contextlib.nullcontext():
+                    answer = self._handle(kind, argument, body)
+                self._answer(ident, answer)
                 if length > _LARGE_BYTES:
                     del body
                     give_memory_back()

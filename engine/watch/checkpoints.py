@@ -14,7 +14,8 @@ from engine.protocol import NEWEST, Checkpoint, Checkpoints, from_json
 from engine.release.slots import pointer_path
 from engine.release.standing import standings
 from engine.store.workspace import SLOTS, Workspace
-from engine.watch.snapshots import run_names, signature
+from engine.watch.run_snapshots import run_names
+from engine.watch.snapshots import signature
 
 _PAUSE_S = 2.0
 _AGAIN_S = 60.0

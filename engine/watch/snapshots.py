@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +17,6 @@ from engine.config import Settings
 from engine.errors import Failed, UnderstudyError
 from engine.protocol import (
     NEWEST,
-    SWEEP_ROWS,
-    SWEEPS,
     Ab,
     Backup,
     Bake,
@@ -29,17 +27,10 @@ from engine.protocol import (
     Held,
     LastSync,
     Lock,
-    Point,
-    Progress,
-    ProtocolError,
-    Run,
-    RunProgress,
-    Runs,
     Shadow,
     Slot,
     Slots,
     SlotState,
-    Sweep,
     from_json,
 )
 from engine.release.backups import find_backups
@@ -49,8 +40,7 @@ from engine.release.slots import Pointer, read_pointer
 from engine.store.clock import now, parse
 from engine.store.files import read_json
 from engine.store.workspace import SLOTS, Workspace
-from engine.training import sweeps
-from engine.training.runs import RunFolder, describe_run, read_metrics
+from engine.watch.lenient import lenient
 
 T = TypeVar("T")
 Stats = Mapping[str, dict[str, Any] | None]
@@ -126,64 +116,6 @@ def list_backups(workspace: Workspace, settings: Settings) -> list[Backup]:
     ]
 
 
-def run_names(workspace: Workspace) -> list[str]:
-    """The names of all runs, newest first."""
-    try:
-        names = [entry.name for entry in os.scandir(workspace.runs) if entry.name.isdigit()]
-    except FileNotFoundError:
-        return []
-    return sorted(names, key=int, reverse=True)
-
-
-def read_run(workspace: Workspace, name: str) -> Run:
-    """One run, from its manifest; a sweep's by `DATE/TIME/N`."""
-    entry = describe_run(run_folder(workspace, name))
-    forecast = entry.get("fit") or {}
-    figures = {key: forecast.get(key) for key in ("predicted_bytes", "available_bytes")}
-    known = {**entry, **figures, "fit_verdict": forecast.get("verdict"), "problem": entry.get("error")}
-    return _lenient(Run, known, {"run": name, "status": str(entry["status"])})
-
-
-def read_runs(workspace: Workspace, newest: int = NEWEST) -> Runs:
-    """The newest runs, and how many there are."""
-    names = run_names(workspace)
-    swept = sweeps.sweep_names(workspace)
-    return Runs(
-        runs=[read_run(workspace, name) for name in names[:newest]],
-        total=len(names),
-        sweeps=[read_sweep(workspace, name) for name in swept[: min(newest, SWEEPS)]],
-        sweeps_total=len(swept),
-    )
-
-
-def read_sweep(workspace: Workspace, name: str) -> Sweep:
-    """One sweep with its first rows; one that cannot be read says so as its state."""
-    try:
-        found = sweeps.read_sweep(sweeps.find_sweep(workspace, name))
-    except (UnderstudyError, OSError, LookupError, TypeError):
-        return Sweep(sweep=name, state="damaged")
-    known = {**found, "runs": found["runs"][:SWEEP_ROWS]}
-    return _lenient(Sweep, known, {"sweep": name, "state": found["state"]})
-
-
-def running_children(workspace: Workspace, found: Iterable[Sweep]) -> list[Run]:
-    """The runs of sweeps that are under way."""
-    live = [sweep for sweep in found if sweep.state == "running"]
-    names = [f"{sweep.sweep}/{row.n}" for sweep in live for row in sweep.runs if row.status == "running"]
-    return [read_run(workspace, name) for name in names]
-
-
-def read_progress(workspace: Workspace, runs: list[Run]) -> Progress:
-    """Where the running ones among `runs` (newest first) are; when none runs, where the newest ended."""
-    chosen = [run for run in runs if run.status == "running"] or runs[:1]
-    return Progress(runs=[_run_progress(workspace, run) for run in chosen[:NEWEST]], total=len(chosen))
-
-
-def run_folder(workspace: Workspace, name: str) -> RunFolder:
-    """Where the run `name` lies; a sweep's has its sweep's name before its number."""
-    return RunFolder((workspace.multirun if "/" in name else workspace.runs) / name)
-
-
 def last_comparison(workspace: Workspace) -> dict[str, Any] | None:
     """The last comparison without its rows, or None."""
     return _state(workspace, "last_ab.json")
@@ -228,7 +160,7 @@ def read_last_sync(workspace: Workspace) -> LastSync | None:
     if last is None or not isinstance(last.get("at"), str):
         return None
     candidate, error = last.get("candidate"), last.get("error")
-    return _lenient(
+    return lenient(
         LastSync,
         {
             **last,
@@ -276,7 +208,7 @@ def read_locks(workspace: Workspace) -> list[Lock]:
             continue  # empty: nobody holds it
         lasting = path.stem == "events" or path.stem.startswith("serve-")  # a moment's, or a server's for its life
         if isinstance(said, dict) and not lasting and _alive(said.get("pid")):
-            found.append(_lenient(Lock, {**said, "name": path.stem}, {"name": path.stem}))
+            found.append(lenient(Lock, {**said, "name": path.stem}, {"name": path.stem}))
     return found
 
 
@@ -335,32 +267,6 @@ def _pointer(workspace: Workspace, slot: str) -> Pointer | None:
         return None
 
 
-def _run_progress(workspace: Workspace, run: Run) -> RunProgress:
-    folder = run_folder(workspace, run.run)
-    try:
-        live = read_json(folder.progress) or {}
-        rows = read_metrics(folder)
-    except (Failed, OSError, ValueError):
-        live, rows = {}, []
-    points = [_lenient(Point, row, {"epoch": 0}) for row in rows[-NEWEST:]]
-    known = {
-        **live,
-        "run": run.run,
-        "status": run.status,
-        "task": run.task,
-        "device": run.device,
-        "precision": run.precision,
-        "predicted_bytes": run.predicted_bytes,
-        "available_bytes": run.available_bytes,
-        "fit_verdict": run.fit_verdict,
-        "epochs": run.epochs or live.get("epochs"),
-        "points": [],
-    }
-    base = _lenient(RunProgress, known, {"run": run.run, "status": run.status})
-    shown = {name: getattr(base, name) for name in base.__slots__}
-    return RunProgress(**{**shown, "best": run.best, "points": points, "points_total": len(rows)})
-
-
 def _comparison(
     record: dict[str, Any], pointers: Mapping[str, Pointer | None], settings: Settings, running: bool
 ) -> Comparison:
@@ -376,7 +282,7 @@ def _comparison(
         "e_needed": 1 / settings.gate.alpha,
         "current": current,
     }
-    return _lenient(Comparison, known, {"id": int(record.get("id") or 0), "n": int(record.get("n") or 0)})
+    return lenient(Comparison, known, {"id": int(record.get("id") or 0), "n": int(record.get("n") or 0)})
 
 
 def _with_differing(workspace: Workspace, comparison: Comparison) -> Comparison:
@@ -387,21 +293,6 @@ def _with_differing(workspace: Workspace, comparison: Comparison) -> Comparison:
     except (Failed, OSError, AttributeError, LookupError, TypeError):
         return comparison
     return replace(comparison, differing=shown, differing_total=len(rows))
-
-
-def _lenient(shape: type[T], value: dict[str, Any], least: dict[str, Any]) -> T:
-    """`value` as a dataclass; a key whose value has another shape is left out rather than hiding the rest."""
-    try:
-        return from_json(shape, value, shape.__name__.lower())
-    except ProtocolError:
-        kept = dict(least)
-        for key, item in value.items():
-            try:
-                from_json(shape, {**least, key: item}, key)
-            except ProtocolError:
-                continue
-            kept[key] = item
-        return from_json(shape, kept, shape.__name__.lower())
 
 
 def _state(workspace: Workspace, name: str) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ from engine.release.control import slot_stats
 from engine.release.slots import pointer_path
 from engine.store.workspace import SLOTS, Workspace
 from engine.training.sweeps import sweep_names
-from engine.watch import snapshots
+from engine.watch import run_snapshots, snapshots
 from engine.watch.checkpoints import CheckpointLister
 from engine.watch.eventtail import EventTail
 from engine.watch.proofs import Proofs
@@ -253,25 +253,27 @@ class FileSource:
 
     def _read_progress(self) -> Progress:
         runs = [run for _, run in self._runs.values()]
-        swept = snapshots.running_children(self._workspace, (sweep for _, sweep in self._sweeps.values()))
+        swept = run_snapshots.running_children(self._workspace, (sweep for _, sweep in self._sweeps.values()))
         runs = [*swept, *runs]
         live = [run for run in runs if run.status == "running"] or runs[:1]
-        folders = [snapshots.run_folder(self._workspace, run.run).root for run in live]
+        folders = [run_snapshots.run_folder(self._workspace, run.run).root for run in live]
         files = [folder / name for folder in folders for name in ("progress.json", "metrics.jsonl")]
         progress: Progress = self._unless_same(
-            "progress", files, lambda: snapshots.read_progress(self._workspace, runs), extra=live
+            "progress", files, lambda: run_snapshots.read_progress(self._workspace, runs), extra=live
         )
         return progress
 
     def _read_runs(self) -> Runs:
-        names = self._unless_same("names", [self._workspace.runs], lambda: snapshots.run_names(self._workspace))
+        names = self._unless_same(
+            "names", [self._workspace.runs], lambda: run_snapshots.run_names(self._workspace)
+        )
         found: dict[str, tuple[Any, Run]] = {}
         for name in names[:NEWEST]:
             mark = signature([self._workspace.runs / name / "manifest.json"])
             kept = self._runs.get(name)
             # A running one is looked at each time: its process may have died without a word.
             if kept is None or kept[0] != mark or kept[1].status == "running":
-                kept = (mark, snapshots.read_run(self._workspace, name))
+                kept = (mark, run_snapshots.read_run(self._workspace, name))
             found[name] = kept
         self._runs = found
         swept = sweep_names(self._workspace)
@@ -286,5 +288,5 @@ class FileSource:
         kept = self._sweeps.get(name)
         mark = signature([self._workspace.multirun / name / "sweep.json"])
         if kept is None or kept[0] != mark or kept[1].state in ("waiting", "running"):
-            self._sweeps[name] = kept = (mark, snapshots.read_sweep(self._workspace, name))
+            self._sweeps[name] = kept = (mark, run_snapshots.read_sweep(self._workspace, name))
         return kept[1]

@@ -26,6 +26,17 @@ from tests.serving.releases import make_release, point
 PATIENCE_S = 20.0
 
 
+def freeze(pid: int) -> None:
+    """Stop every thread of a process, and return when they stand: until then one of them could still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    process = psutil.Process(pid)
+
+    def stands() -> bool:
+        return all(psutil.Process(thread.id).status() == psutil.STATUS_STOPPED for thread in process.threads())
+
+    until(stands, "every thread stands")
+
+
 class Served:
     """One `serve` process. `states` are the objects that it printed."""
 

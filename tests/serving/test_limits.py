@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from engine.store.workspace import Workspace
-from tests.serving.conftest import PATIENCE_S, Served, until
+from tests.serving.conftest import PATIENCE_S, Served, freeze, until
 from tests.serving.releases import image, make_release, point
 
 
@@ -152,7 +152,7 @@ def test_a_full_queue_says_so_before_the_body(workspace: Workspace, serve: Calla
     served = serve(workspace, "servers.queue=2")
     assert served.state()["state"] == "live"
     worker = served.stats()["worker_pid"]
-    os.kill(worker, signal.SIGSTOP)
+    freeze(worker)
     try:
         answers: list[int] = []
 

@@ -25,7 +25,7 @@ from engine.serving import service
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
 from tests.conftest import Result, free_port
-from tests.serving.conftest import Served, gone, until
+from tests.serving.conftest import Served, freeze, gone, until
 from tests.serving.releases import image, make_release, point
 
 HEAVY = ("numpy", "PIL", "onnxruntime", "torch")
@@ -140,7 +140,7 @@ def test_sigterm_answers_what_is_under_way_and_leaves_nothing(
     assert served.state()["state"] == "live"
     family = served.family()
     worker = served.stats()["worker_pid"]
-    os.kill(worker, signal.SIGSTOP)
+    freeze(worker)
     answers: list[int] = []
     asker = threading.Thread(target=lambda: answers.append(served.predict(image()).status_code))
     asker.start()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -17,6 +15,7 @@ from engine.serving import slot as slots
 from engine.serving.link import Answer, WorkerGone
 from engine.serving.slot import Slot, Unavailable
 from engine.store.workspace import Workspace
+from tests.serving.conftest import freeze
 from tests.serving.releases import image, make_release, point
 
 
@@ -61,11 +60,11 @@ async def test_a_request_that_ends_two_workers_fails_and_the_slot_goes_on(slot: 
 
     def stop_successor() -> None:
         assert slot.active is not None
-        os.kill(slot.active.process.pid, signal.SIGSTOP)
+        freeze(slot.active.process.pid)
         ended.append(slot.active)
 
     slot._on_change = stop_successor
-    os.kill(first.process.pid, signal.SIGSTOP)
+    freeze(first.process.pid)
     asked = asyncio.create_task(ask(slot))
     await until(lambda: first.in_flight)
     first.process.kill()
@@ -83,7 +82,7 @@ async def test_a_worker_that_hangs_is_replaced(slot: Slot, monkeypatch: pytest.M
     monkeypatch.setattr(slots, "_WAIT_FOR_WORKER_S", 30.0)
     hung = slot.active
     assert hung is not None
-    os.kill(hung.process.pid, signal.SIGSTOP)
+    freeze(hung.process.pid)
     answer = await ask(slot)
     assert answer.status == 200
     assert slot.active is not hung

@@ -19,7 +19,7 @@ from engine.release.slots import pointer_path
 from engine.store.events import read_events
 from engine.store.files import read_json
 from engine.store.workspace import Workspace
-from tests.serving.conftest import PATIENCE_S, Served, gone, until
+from tests.serving.conftest import PATIENCE_S, Served, freeze, gone, until
 from tests.serving.releases import colour_net, damage, image, make_release, point
 
 
@@ -98,7 +98,7 @@ def test_the_worker_that_is_replaced_answers_what_it_was_asked(
     workspace: Workspace, two: tuple[Release, Release], served: Served
 ) -> None:
     old = served.stats()["worker_pid"]
-    os.kill(old, signal.SIGSTOP)
+    freeze(old)
     answers: list[tuple[int, str]] = []
 
     def ask() -> None:

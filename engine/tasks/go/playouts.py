@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.tasks.go import rules
 from engine.tasks.go.board import GoBoard
+from engine.tasks.go.rules import has_liberty
 
 PLAYOUTS = 200
 
@@ -80,35 +81,9 @@ def is_suicide(board, work, point, colour):
             continue
         if board[beside] == 0:
             return False
-        if _breathes(board, work, beside, point) == (board[beside] == colour):
+        if has_liberty(board, work, beside, point) == (board[beside] == colour):
             return False
     return True
-
-
-@njit(cache=True, nogil=True)
-def _breathes(board, work, start, point):
-    """Whether the chain of `start` has a liberty other than `point`; stops at the first."""
-    nbr, stones, mark = work.neighbours, work.stones, work.mark
-    mark[-1] += 1
-    stamp = mark[-1]
-    colour = board[start]
-    stones[0] = start
-    mark[start] = stamp
-    count, done = 1, 0
-    while done < count:
-        stone = stones[done]
-        done += 1
-        for side in range(4):
-            other = nbr[stone, side]
-            if other < 0 or other == point:
-                continue
-            if board[other] == 0:
-                return True
-            if board[other] == colour and mark[other] != stamp:
-                mark[other] = stamp
-                stones[count] = other
-                count += 1
-    return False
 
 
 @njit(cache=True, nogil=True)

@@ -90,8 +90,8 @@ def walk(board, work, start):
 
 
 @njit(cache=True, nogil=True)
-def has_liberty(board, work, start):
-    """Whether the chain of `start` has a liberty; stops at the first."""
+def has_liberty(board, work, start, without=-1):
+    """Whether the chain of `start` has a liberty other than the point `without`; stops at the first."""
     nbr, stones, mark = work.neighbours, work.stones, work.mark
     mark[-1] += 1
     stamp = mark[-1]
@@ -104,7 +104,7 @@ def has_liberty(board, work, start):
         done += 1
         for side in range(4):
             other = nbr[point, side]
-            if other < 0:
+            if other < 0 or other == without:
                 continue
             if board[other] == 0:
                 return True
