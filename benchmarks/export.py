@@ -1,12 +1,14 @@
 """What exporting gives: size, speed, accuracy, and the time that it takes.
 
     python -m benchmarks.export [--json] [--what speed,slim,accuracy,pruned] [--cifar TAR] [--work DIR] [words...]
+    python -m benchmarks.export --what accuracy --checkpoint C --held-out DIR --calibration DIR
 
 `speed`: resnet34 and litecnn_pro at 224 px on one thread: INT8 against fp32 ONNX Runtime and torch eager in the same
 run, and `slim`: resnet34 with 30 % of its channels taken out, then INT8. Weights are drawn, for no figure here depends
 on them. `accuracy` trains a net on 5,600 of the 10,000 labelled pictures of `--cifar` (a tar of class folders) and
 exports it judged on the other 4,400; `pruned` prunes and fine-tunes that net, then INT8. Trainings are kept in
-`--work` and go on where they stood. Words such as `training.epochs=40` go to the training.
+`--work` and go on where they stood. Words such as `training.epochs=40` go to the training. `--checkpoint` is a net of
+your own, judged on the pictures of `--held-out`, its ranges measured on those of `--calibration`.
 
 Targets: INT8 resnet34 3x and 3.9x smaller than fp32 ONNX Runtime, 5x than eager; litecnn_pro 1.9x and 3.6x; pruned
 5x. INT8 loses at most 0.5 points, pruned at most 1. fp32 agrees to 1e-4. Export with proof within 60 s.
@@ -24,13 +26,21 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DRAWN = ("export.max_loss=0.99",)  # nothing is to be mended in weights that were drawn
 TRAINING = ("data=folder", "data.val_fraction=0.1", "training=from_scratch", "training.epochs=30",
             "training.batch_size=64", "training.save_every_steps=200")  # fmt: skip
 HELD_OUT = 4400
 SIDE = 224
+
+
+class Net(NamedTuple):
+    """A trained net: its checkpoint, the class folders that judge it, those that it was trained on."""
+
+    checkpoint: Path
+    held_out: Path
+    calibration: Path
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,13 +54,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, metavar="DIR", help="where the trained net is kept")
     parser.add_argument("--model", default="resnet34", help="trained for accuracy and pruned (default: resnet34)")
     parser.add_argument("--side", type=int, default=32, help="pixels that it is trained at (default: 32)")
+    parser.add_argument("--checkpoint", type=Path, metavar="C", help="a net that is trained already")
+    parser.add_argument("--held-out", type=Path, metavar="DIR", help="class folders that judge --checkpoint")
+    parser.add_argument("--calibration", type=Path, metavar="DIR", help="class folders that it was trained on")
     parser.add_argument("words", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args(argv)
     what = set(arguments.what.split(","))
     if unknown := what - {"speed", "slim", "accuracy", "pruned"}:
         parser.error(f"unknown part {', '.join(sorted(unknown))}")
-    if what & {"accuracy", "pruned"} and not (arguments.cifar and arguments.work):
-        parser.error("accuracy and pruned need --cifar and --work")
+    own = (arguments.checkpoint, arguments.held_out, arguments.calibration)
+    if what & {"accuracy", "pruned"} and not (all(own) or (arguments.cifar and arguments.work)):
+        parser.error("accuracy and pruned need --cifar and --work, or --checkpoint, --held-out and --calibration")
     results: list[dict[str, Any]] = []
 
     def found(name: str, value: float, target: float, *, most: bool = False, note: str = "") -> None:
@@ -71,13 +85,17 @@ def main(argv: list[str] | None = None) -> None:
                 _speed(Path(folder), model, faster, smaller, eager, found)
         if "slim" in what:
             _slim(Path(folder), found)
-    if what & {"accuracy", "pruned"}:
-        net = _trained(arguments.work, arguments.cifar, arguments.model, arguments.side, arguments.words)
-        if "accuracy" in what:
-            _judged(arguments.work, net, f"{arguments.model} int8", (), 0.5, found)
-        if "pruned" in what:
-            words = ("export.pruning=true", "export.sparsity=0.3", *arguments.words)
-            _judged(arguments.work, net, f"{arguments.model} pruned int8", words, 1.0, found)
+        if what & {"accuracy", "pruned"}:
+            work, name = arguments.work or Path(folder), arguments.model
+            if all(own):
+                net, name = Net(*own), arguments.checkpoint.stem
+            else:
+                net = _trained(work, arguments.cifar, name, arguments.side, arguments.words)
+            if "accuracy" in what:
+                _judged(work, net, f"{name} int8", (), 0.5, found)
+            if "pruned" in what:
+                words = ("export.pruning=true", "export.sparsity=0.3", *arguments.words)
+                _judged(work, net, f"{name} pruned int8", words, 1.0, found)
     if arguments.json:
         print(json.dumps({"results": results}))
 
@@ -113,11 +131,11 @@ def _slim(folder: Path, found: Any) -> None:
         found(f"resnet34 pruned int8 over fp32 ONNX Runtime, batch {size}", ratio, 5.0, note=note)
 
 
-def _judged(work: Path, net: Path, name: str, words: Sequence[str], points: float, found: Any) -> None:
+def _judged(work: Path, net: Net, name: str, words: Sequence[str], points: float, found: Any) -> None:
     output = work / name.replace(" ", "-")
-    report = _engine(work / "workspace", "export", "--checkpoint", str(net), "--output-dir", str(output),
-                     "--format", "onnx", "--format", "int8", "--data", str(work / "held_out"), "--images",
-                     str(HELD_OUT), "--calibration", str(work / "train"), *words)  # fmt: skip
+    report = _engine(work / "workspace", "export", "--checkpoint", str(net.checkpoint), "--output-dir",
+                     str(output), "--format", "onnx", "--format", "int8", "--data", str(net.held_out), "--images",
+                     str(HELD_OUT), "--calibration", str(net.calibration), *words)  # fmt: skip
     int8 = next(row for row in report["artifacts"] if row["format"] == "int8")
     judged, original = int8["judged"], report["original"]["judged"]
     low, high = (100 * bound for bound in judged["difference_ci95"])
@@ -128,14 +146,14 @@ def _judged(work: Path, net: Path, name: str, words: Sequence[str], points: floa
     found(f"{name}: points lost", -100 * judged["difference"], points, most=True, note=note)
 
 
-def _trained(work: Path, tar: Path, model: str, side: int, words: Sequence[str]) -> Path:
-    """The best checkpoint of a net trained in `work`, from where its training stands."""
+def _trained(work: Path, tar: Path, model: str, side: int, words: Sequence[str]) -> Net:
+    """A net trained in `work`, from where its training stands."""
     work = work.absolute()
     if not (work / "held_out").is_dir():
         _unpack(tar, work)
     kept = work / f"trained-{model}-{side}.json"
     if kept.exists():
-        return Path(json.loads(kept.read_text())["checkpoint"])
+        return Net(Path(json.loads(kept.read_text())["checkpoint"]), work / "held_out", work / "train")
     workspace = work / "workspace"
     begun = [run for run in _engine(workspace, "runs")["runs"] if run["status"] in ("interrupted", "running")]
     if begun:
@@ -144,7 +162,7 @@ def _trained(work: Path, tar: Path, model: str, side: int, words: Sequence[str])
         words = (f"model={model}", *TRAINING, f"data.root={work / 'train'}", f"data.img_size={side}", *words)
     result = _engine(workspace, "train", *words)
     kept.write_text(json.dumps(result))
-    return Path(result["checkpoint"])
+    return Net(Path(result["checkpoint"]), work / "held_out", work / "train")
 
 
 def _unpack(tar: Path, work: Path) -> None:

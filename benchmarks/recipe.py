@@ -1,6 +1,6 @@
 """Accuracy of the recipe from nothing: photographs of clothing, and the synthetic document set.
 
-    python -m benchmarks.recipe [--json] [--clothing DIR] [--documents [DIR]] [--model litecnn] [words...]
+    python -m benchmarks.recipe [--json] [--clothing DIR] [--documents [DIR]] [--model litecnn] [--keep DIR] [words...]
 
 Words such as `training.epochs=100` go to both trainings. Targets on two CPU cores: clothing at 128 px, validation
 accuracy at least 0.80 within 900 s; documents at 160 px, macro-F1 at least 0.99 within 900 s. The document set is
@@ -34,11 +34,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--documents", type=Path, metavar="DIR", help="a set drawn before (default: draw one)")
     parser.add_argument("--no-documents", action="store_true")
     parser.add_argument("--model", default="litecnn")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="the workspace, kept (default: a scratch one)")
     parser.add_argument("words", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args(argv)
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Path(folder)
+        workspace = arguments.keep or Path(folder)
         if arguments.clothing:
             words = (*CLOTHING, f"data.root={arguments.clothing}", f"model={arguments.model}", *arguments.words)
             results.append(_measured("clothing", "accuracy", 0.80, _train(workspace, words)))
