@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,8 @@ def promote(
 def rollback(session: Session, words: list[str], dry_run: bool, wait: bool) -> None:
     """List AS-IS's backups, or put the one named back on AS-IS."""
     if not words:
-        session.emit({"backups": room.list_backups(session.workspace, session.settings)}, _backups)
+        listed = room.list_backups(session.workspace, session.settings)
+        session.emit({"backups": listed}, lambda value: _backups(value, session.settings.port("asis")))
         return
     result = room.rollback(session.workspace, session.settings, words[0], dry_run=dry_run, wait=wait)
     if result["changed"]:
@@ -224,7 +226,7 @@ def _restored(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _backups(result: dict[str, Any]) -> str:
+def _backups(result: dict[str, Any], port: int) -> str:
     rows = [
         (
             entry["name"],
@@ -239,7 +241,12 @@ def _backups(result: dict[str, Any]) -> str:
     ]
     if not rows:
         return "no backups yet; the first promotion over a model makes one"
-    return table(rows, ("backup", "release", "cycle", "accuracy", "made", "size", "state"))
+    lines = [table(rows, ("backup", "release", "cycle", "accuracy", "made", "size", "state"))]
+    former = Counter(entry["port"] for entry in result["backups"] if entry["port"] != port)
+    lines += [
+        f"{count} made when AS-IS was at port {other}; now it is at {port}" for other, count in former.items()
+    ]
+    return "\n".join(lines)
 
 
 def _rejected(result: dict[str, Any]) -> str:

@@ -3,6 +3,9 @@
 A backup is a byte-for-byte copy of a release file, so its SHA-256 must be that release's id. Which
 release that is stands in `state/backups.json`, and in the audit log should that file be lost; a
 backup that neither knows is accepted only when its content is a release that is still there.
+
+The name has the port that AS-IS had then. One of another port is AS-IS's where index or log say that it was
+made; any other stranger's port is another slot's, or another workspace's.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ _SPARE_BYTES = 16 * 1024 * 1024  # left free for pointers, the journal and the l
 
 @dataclass(frozen=True)
 class Backup:
-    """One backup file. `release` is the id that its content must have, None when nothing remembers it."""
+    """One backup file, made when AS-IS was at `port`. `release` is the id that its content must have, None when
+    nothing remembers it."""
 
     name: str
     path: Path
+    port: int
     release: str | None
     at: str
     bytes: int
@@ -44,6 +49,7 @@ class Backup:
         origin = self.manifest.checkpoint if self.manifest else None
         return {
             "name": self.name,
+            "port": self.port,
             "release": self.release,
             "cycle": origin.cycle if origin else None,
             "accuracy": origin.accuracy if origin else None,
@@ -91,20 +97,21 @@ def remember(workspace: Workspace, name: str, release: str) -> None:
 
 
 def find_backups(workspace: Workspace, port: int, *, verify: bool = True) -> list[Backup]:
-    """The backups of the slot at `port`, newest first.
+    """AS-IS's backups, newest first, also those from when it was not yet at `port`.
 
     Args:
         verify: read every file and compare its hash. Without it `verified` is False and `problem` "".
     """
     found = []
-    for path in workspace.backups.glob(f"model_{port}_backup_*.bin"):
+    for path in workspace.backups.glob("model_*_backup_*.bin"):
         match = NAME.fullmatch(path.name)
         if match and path.is_file() and not path.is_symlink():
-            found.append((match["stamp"], path))
+            found.append((match, path))
     known = _known(workspace, [path.name for _, path in found])
     return [
-        _inspect(workspace, path, stamp, known.get(path.name), verify)
-        for stamp, path in sorted(found, key=lambda item: item[0], reverse=True)
+        _inspect(workspace, path, match, known.get(path.name), verify)
+        for match, path in sorted(found, key=lambda item: item[0]["stamp"], reverse=True)
+        if int(match["port"]) == port or path.name in known
     ]
 
 
@@ -120,16 +127,18 @@ def find_backup(workspace: Workspace, port: int, name: str) -> Backup:
     path = workspace.backups / name
     if match is None:
         raise UsageError(f"'{name}' is not a backup's name", _good_ones(workspace, port), kind="unknown_backup")
-    if int(match["port"]) != port:
+    known = _known(workspace, [name])
+    if int(match["port"]) != port and name not in known:
         raise UsageError(
-            f"'{name}' belongs to port {match['port']}, AS-IS is at {port}",
+            f"'{name}' is none of AS-IS's: it is at {port}, and nothing here remembers a backup of it at "
+            f"{match['port']}",
             _good_ones(workspace, port),
             kind="unknown_backup",
         )
     if path.is_symlink() or not path.is_file():
         what = "is a link, not a backup" if path.is_symlink() else "does not exist"
         raise UsageError(f"backup '{name}' {what}", _good_ones(workspace, port), kind="unknown_backup")
-    backup = _inspect(workspace, path, match["stamp"], _known(workspace, [name]).get(name), True)
+    backup = _inspect(workspace, path, match, known.get(name), True)
     if not backup.verified:
         raise Failed(f"backup '{name}' {backup.problem}", _good_ones(workspace, port), kind="damaged")
     return backup
@@ -144,7 +153,7 @@ def _good_ones(workspace: Workspace, port: int) -> str:
     )
 
 
-def _inspect(workspace: Workspace, path: Path, stamp: str, release: str | None, verify: bool) -> Backup:
+def _inspect(workspace: Workspace, path: Path, name: re.Match[str], release: str | None, verify: bool) -> Backup:
     problem, manifest, verified = "", None, False
     try:
         if verify:
@@ -164,10 +173,11 @@ def _inspect(workspace: Workspace, path: Path, stamp: str, release: str | None, 
         if original and original.is_file():
             manifest = read_release(original).manifest
     try:
-        at = timestamp(datetime.strptime(stamp, _STAMP).astimezone())
+        at = timestamp(datetime.strptime(name["stamp"], _STAMP).astimezone())
     except ValueError:
         at = timestamp(path.stat().st_mtime)
-    return Backup(path.name, path, release, at, path.stat().st_size, verified, problem, manifest)
+    size = path.stat().st_size
+    return Backup(path.name, path, int(name["port"]), release, at, size, verified, problem, manifest)
 
 
 def _index_path(workspace: Workspace) -> Path:
@@ -183,6 +193,7 @@ def _index(workspace: Workspace) -> dict[str, str]:
 
 
 def _known(workspace: Workspace, names: list[str]) -> dict[str, str]:
+    """Which release each backup holds that was made here, by the index; by the log where that lacks one of `names`."""
     known = _index(workspace)
     if all(name in known for name in names):
         return known

@@ -193,7 +193,7 @@ def rollback(
             "dry_run": dry_run,
             "cycle": facts["cycle"],
             "accuracy": facts["accuracy"],
-            "note": rejection(workspace, release=found.release),
+            "note": rejection(workspace, release=found.release) or _moved(found, settings),
         }
         if dry_run:
             differs = pointer is not None and pointer.release != found.release
@@ -233,7 +233,8 @@ def rollback(
 
 
 def list_backups(workspace: Workspace, settings: Settings, *, verify: bool = True) -> list[dict[str, Any]]:
-    """AS-IS's backups, newest first: `{name, release, cycle, accuracy, at, bytes, verified, problem}`.
+    """AS-IS's backups, newest first: `{name, port, release, cycle, accuracy, at, bytes, verified, problem}`, also those that
+    were made when it was at another port.
 
     Args:
         verify: read each file and check its hash; without it `verified` is False throughout.
@@ -267,6 +268,11 @@ def no_comparison(workspace: Workspace, purpose: str, wait: bool) -> Iterator[No
                 kind="comparing",
             ) from error
         yield
+
+
+def _moved(backup: Backup, settings: Settings) -> str | None:
+    port = settings.port("asis")
+    return None if backup.port == port else f"made when AS-IS was at port {backup.port}, not {port}"
 
 
 def _evidence(workspace: Workspace, settings: Settings, gate: Gate) -> dict[str, Any]:

@@ -48,3 +48,10 @@ def put(workspace: Workspace, slot: str, release: Release) -> str | None:
             port=PORT,
         )
     return done.backup
+
+
+def state(workspace: Workspace) -> dict[str, bytes]:
+    """Everything that a refusal must leave as it is."""
+    folders = (workspace.slots, workspace.backups, workspace.releases)
+    files = [path for folder in folders for path in folder.glob("*")] + [workspace.events]
+    return {str(path): path.read_bytes() for path in files if path.is_file()}

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from engine.compare import records
-from engine.config import Settings, load_settings
-from engine.release.bundle import Release, read_release
-from engine.release.journal import slots_lock, taken_down
+from engine.release.bundle import Release
+from engine.release.journal import taken_down
 from engine.release.slots import open_slot, pointer_path, read_pointer
 from engine.store.clock import timestamp
 from engine.store.events import read_events, verify_events
@@ -25,23 +24,9 @@ from engine.store.files import sha256_file
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from tests.conftest import PROJECT, Result
-from tests.release.bundles import make_release, put
+from tests.release.bundles import make_release, put, state
 
 Engine = Callable[..., Result]
-
-
-@pytest.fixture
-def pair(workspace: Workspace) -> tuple[Release, Release]:
-    """AS-IS holds the first release, TO-BE the second."""
-    old, new = make_release(workspace, "old"), make_release(workspace, "new", cycle=2, accuracy=0.98)
-    put(workspace, "asis", old)
-    put(workspace, "tobe", new)
-    return old, new
-
-
-@pytest.fixture
-def port(config: Path) -> int:
-    return load_settings(config).settings.port("asis")
 
 
 def compare(workspace: Workspace, pair: tuple[Release, Release], *, tobe_only: int, asis_only: int) -> int:
@@ -71,13 +56,6 @@ def compare(workspace: Workspace, pair: tuple[Release, Release], *, tobe_only: i
         }
         records.store(workspace, summary, rows)
     return identity
-
-
-def state(workspace: Workspace) -> dict[str, bytes]:
-    """Everything that a refusal must leave as it is."""
-    folders = (workspace.slots, workspace.backups, workspace.releases)
-    files = [path for folder in folders for path in folder.glob("*")] + [workspace.events]
-    return {str(path): path.read_bytes() for path in files if path.is_file()}
 
 
 def test_the_gate_opens_on_evidence_and_closes_after_a_rollback(
@@ -234,83 +212,6 @@ def test_an_empty_production_slot(engine: Engine, workspace: Workspace) -> None:
     assert not list(workspace.backups.glob("*"))
 
 
-@pytest.fixture
-def backup(workspace: Workspace, pair: tuple[Release, Release], port: int, config: Path) -> Path:
-    """AS-IS's first backup, of the old release; AS-IS holds the new one."""
-    from engine.compare.gate import gate
-    from engine.release.promote import promote
-
-    settings: Settings = load_settings(config, workspace.root).settings
-    name = promote(workspace, settings, gate, force=True, reason="test")["backup"]
-    return workspace.backups / name
-
-
-@pytest.mark.fault(35)
-@pytest.mark.parametrize("how", ["altered", "truncated", "emptied", "swapped"])
-@pytest.mark.parametrize("forgotten", [False, True])
-def test_a_damaged_backup_is_refused_and_the_good_ones_are_listed(
-    how: str, forgotten: bool, engine: Engine, workspace: Workspace, backup: Path, pair: tuple[Release, Release]
-) -> None:
-    put(workspace, "tobe", make_release(workspace, "third", cycle=3))
-    good = engine("promote", "--force", "--reason", "x", "--json").json["backup"]
-    raw = backup.read_bytes()
-    if how == "altered":
-        backup.write_bytes(raw.replace(b"old", b"odd", 1))
-    elif how == "truncated":
-        backup.write_bytes(raw[:-10])
-    elif how == "emptied":
-        backup.write_bytes(b"")
-    else:
-        backup.write_bytes(pair[1].path.read_bytes())  # a whole release, but another one
-    if forgotten:  # the index and the release itself are gone: the log still knows
-        (workspace.state / "backups.json").unlink()
-        pair[0].path.unlink()
-    before = state(workspace)
-    result = engine("rollback", backup.name, "--json")
-    assert (result.code, result.json["error"]["kind"]) == (1, "damaged")
-    assert good in result.err
-    assert backup.name not in result.json["error"]["hint"]
-    assert state(workspace) == before
-    verified = {entry["name"]: entry["verified"] for entry in engine("rollback", "--json").json["backups"]}
-    assert verified == {good: True, backup.name: False}
-
-
-def test_a_backup_brings_its_release_back(
-    engine: Engine, workspace: Workspace, backup: Path, pair: tuple[Release, Release]
-) -> None:
-    pair[0].path.unlink()
-    assert engine("rollback", backup.name, "--json").json["restored"] == pair[0].id
-    assert read_release(pair[0].path, expect=pair[0].id)
-    assert backup.is_file()
-
-
-@pytest.mark.fault(36)
-def test_names_that_are_no_backups(engine: Engine, workspace: Workspace, backup: Path, port: int) -> None:
-    outside = workspace.root / f"model_{port}_backup_20260101_000000.bin"
-    outside.write_bytes(backup.read_bytes())
-    link = workspace.backups / f"model_{port}_backup_20260101_000001.bin"
-    link.symlink_to(backup)
-    other = workspace.backups / "model_1_backup_20260101_000002.bin"
-    other.write_bytes(backup.read_bytes())
-    before = state(workspace)
-    for name in (
-        f"../{outside.name}",
-        str(backup),
-        f"../backups/{backup.name}",
-        link.name,
-        other.name,
-        f"model_{port}_backup_20260101_000003.bin",
-        "..",
-        "",
-        f"{backup.name}\n",
-    ):
-        result = engine("rollback", name, "--json")
-        assert (result.code, result.json["error"]["kind"]) == (2, "unknown_backup"), name
-        assert backup.name in result.json["error"]["hint"]
-    assert state(workspace) == before
-    assert [entry["name"] for entry in engine("rollback", "--json").json["backups"]] == [backup.name]
-
-
 @pytest.mark.fault(37)
 def test_two_promotions_at_once(workspace: Workspace, pair: tuple[Release, Release], config: Path) -> None:
     command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
@@ -400,48 +301,3 @@ def test_a_disk_that_fills_up_in_the_backup_leaves_everything_as_it_was(
     assert after.pop(log).startswith(before.pop(log))
     assert after == before
     assert not workspace.journal.exists()
-
-
-@pytest.mark.fault(39)
-def test_who_holds_the_slots_is_named_and_wait_waits(
-    engine: Engine, workspace: Workspace, backup: Path, config: Path
-) -> None:
-    with slots_lock(workspace, "promote"):
-        busy = engine("rollback", backup.name)
-        assert busy.code == 4
-        assert f"promote (pid {os.getpid()})" in busy.err
-        command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
-        waiting = subprocess.Popen([*command, "rollback", backup.name, "--wait"], cwd=PROJECT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            waiting.wait(1)
-    assert waiting.wait(60) == 0
-
-
-def test_a_comparison_holds_up_a_promotion_but_never_a_rollback(
-    engine: Engine, workspace: Workspace, backup: Path
-) -> None:
-    put(workspace, "tobe", make_release(workspace, "third", cycle=3))
-    with hold(workspace.lock("compare"), "ab"):
-        busy = engine("promote", "--force", "--reason", "x", "--json")
-        assert (busy.code, busy.json["error"]["kind"]) == (4, "comparing")
-        assert engine("rollback", backup.name).code == 0
-
-
-def test_reading_verbs_leave_an_unfinished_change_to_the_next_one(
-    engine: Engine, workspace: Workspace, pair: tuple[Release, Release]
-) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.release.crash_child",
-        str(workspace.root),
-        "promote",
-        "before",
-        "prepare",
-    ]
-    subprocess.run(command, cwd=PROJECT, check=False)
-    assert workspace.journal.exists()
-    assert engine("rollback", "--json").json["backups"] == []
-    done = engine("promote", "--force", "--reason", "again", "--json")
-    assert done.code == 0
-    assert [path.name for path in workspace.backups.iterdir()] == [done.json["backup"]]
