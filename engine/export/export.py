@@ -62,6 +62,7 @@ class Export:
         self._golden = subject.medium.golden()
         self.contents: dict[str, bytes] = {}
         self.notes: dict[str, dict[str, Any]] = {}
+        self._differences: dict[str, float] = {}
         self.skipped: list[dict[str, str]] = []
 
     def run(self) -> dict[str, Any]:
@@ -158,13 +159,18 @@ class Export:
 
     def _check(self, kind: str, content: bytes) -> None:
         """Refuse an exact format whose answers are not the original's, and any whose answers are no numbers."""
-        answer = formats.runner(kind, content, self.subject.medium.input_name, 0)
-        difference = largest_difference(answer, self._golden, self._wanted)
+        difference = self._difference(kind, content)
         if not np.isfinite(difference):
             raise Failed("answers NaN or Inf")
         allowed = CLOSENESS * scale_of(self._wanted)
         if kind not in ("int8", "fp16") and difference > allowed:
             raise Failed(f"answers differ from torch's by {difference:.2g}, {allowed:.2g} is allowed")
+
+    def _difference(self, kind: str, content: bytes) -> float:
+        if kind not in self._differences:
+            answer = formats.runner(kind, content, self.subject.medium.input_name, 0)
+            self._differences[kind] = largest_difference(answer, self._golden, self._wanted)
+        return self._differences[kind]
 
     @cached_property
     def _wanted(self) -> np.ndarray:
@@ -224,7 +230,6 @@ class Export:
         path, content = self.folder / formats.FILES[kind], self.contents[kind]
         p50 = times[kind]["1"]["p50"]
         row = judged.row(reference) if judged else None
-        answer = formats.runner(kind, content, self.subject.medium.input_name, 0)
         return {
             "format": kind,
             "path": str(path),
@@ -237,7 +242,7 @@ class Export:
             "speedup_onnx": round(times[_FP32]["1"]["p50"] / p50, 3) if _FP32 in times else None,
             "accuracy": row["accuracy"] if row else None,
             "judged": row,
-            "max_abs_error": largest_difference(answer, self._golden, self._wanted),
+            "max_abs_error": self._difference(kind, content),
             "present": True,
             **self.notes[kind],
         }
