@@ -166,9 +166,13 @@ def unhold(session: Session) -> None:
 
 
 @click.command(cls=Verb, words=("RELEASE", 1, 1))
+@click.option("--undo", is_flag=True, help="Take the rejection back: it may be deployed and promoted again.")
 @click.option("--reason", metavar="TEXT", help="Why; kept in the audit log.")
-def reject(session: Session, words: list[str], reason: str | None) -> None:
+def reject(session: Session, words: list[str], undo: bool, reason: str | None) -> None:
     """Never deploy or promote this release again."""
+    if undo:
+        session.emit(marks.unreject(session.workspace, words[0], reason), _unrejected)
+        return
     result = marks.reject(session.workspace, words[0], reason)
     held_by = [
         slot
@@ -255,7 +259,17 @@ def _rejected(result: dict[str, Any]) -> str:
         lines.append("TO-BE still answers with it until another candidate is deployed")
     if "asis" in result["slots"]:
         lines.append("AS-IS still holds it; take it down with: python -m engine rollback BACKUP")
+    lines.append(f"undo:   python -m engine reject --undo {_short(result['rejected'])}")
     return "\n".join(lines)
+
+
+def _unrejected(result: dict[str, Any]) -> str:
+    if not result["changed"]:
+        return "it was not rejected; nothing to do"
+    names = ", ".join(map(_short, result["undone"]))
+    return (
+        f"rejected no more: {names}; the next sync looks at its checkpoint again, or: python -m engine deploy PATH"
+    )
 
 
 def _facts(result: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from engine.config import Settings
 from engine.errors import Failed, UsageError
 from engine.release.bundle import Manifest, Origin, Release, read_release, release_path, write_release
 from engine.release.child import Unchecked, run_child
-from engine.release.hold import rejection
+from engine.release.hold import ANOTHER, rejection
 from engine.release.refusal import Refusal, check_classes, check_task
 from engine.release.slots import production_classes, production_task
 from engine.store.clock import timestamp
@@ -111,7 +111,7 @@ def admit(
         with hold(workspace.lock("admit"), f"admission of {name}", wait=True):
             raise _record(workspace, settings, refusal, unread) from None
     if why := rejection(workspace, sha256=digest.sha256):
-        raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")
+        raise Rejected(f"{name} is not deployed: {why}", ANOTHER, check="rejected")
     expected = None if new_classes_reason else expect_classes
     candidate = _Candidate(
         checkpoint, digest, name, cycle, expected, new_classes_reason, notes, for_slots=for_slots

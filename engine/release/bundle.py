@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -147,16 +148,20 @@ def release_path(workspace: Workspace, identity: str) -> Path:
     return workspace.releases / f"{identity}{SUFFIX}"
 
 
-def resolve_release(workspace: Workspace, prefix: str) -> str:
+def resolve_release(workspace: Workspace, prefix: str, known: Iterable[str] = ()) -> str:
     """The full id of the one release that starts with `prefix` (at least 4 hex digits).
+
+    Args:
+        known: ids of releases whose files may be gone.
 
     Raises:
         UsageError: none, or more than one.
     """
-    names = [path.name.removesuffix(SUFFIX) for path in sorted(workspace.releases.glob(f"*{SUFFIX}"))]
-    found = [name for name in names if len(prefix) >= 4 and name.startswith(prefix.lower()) and name[0] != "."]
+    stored = [path.name.removesuffix(SUFFIX) for path in sorted(workspace.releases.glob(f"*{SUFFIX}"))]
+    names = list(dict.fromkeys([*known, *(name for name in stored if name[0] != ".")]))
+    found = [name for name in names if len(prefix) >= 4 and name.startswith(prefix.lower())]
     if len(found) == 1:
         return found[0]
     what = "more than one release starts" if found else "no release starts"
-    known = ", ".join(name[:8] for name in names[-8:] if name[0] != ".")
-    raise UsageError(f"{what} with '{prefix}'", f"known: {known or 'none'}", kind="unknown_release")
+    shown = ", ".join(name[:8] for name in names[-8:])
+    raise UsageError(f"{what} with '{prefix}'", f"known: {shown or 'none'}", kind="unknown_release")

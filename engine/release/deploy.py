@@ -11,7 +11,7 @@ from engine.config import Settings
 from engine.errors import Busy, Failed
 from engine.release.admit import Rejected, admit, require_there
 from engine.release.bundle import Release
-from engine.release.hold import held, rejection
+from engine.release.hold import ANOTHER, held, rejection
 from engine.release.journal import slots_lock, switch
 from engine.release.promote import no_comparison
 from engine.release.refusal import Refusal, check_classes, check_task
@@ -77,7 +77,7 @@ def deploy(
         _refuse_when_held(workspace)  # decided while the checkpoint was being checked, perhaps
         origin = release.manifest.checkpoint
         if why := rejection(workspace, release=release.id, sha256=origin.sha256):
-            raise Rejected(f"{name} is not deployed: {why}", "deploy another checkpoint", check="rejected")
+            raise Rejected(f"{name} is not deployed: {why}", ANOTHER, check="rejected")
         _check_against_production(workspace, release, name, new_classes_reason)
         present = _held_by_tobe(workspace)
         if present == release.id:

@@ -16,7 +16,7 @@ from engine.errors import Busy, Failed, Refused, UsageError
 from engine.release import control
 from engine.release.backups import Backup, find_backup, find_backups, free_name
 from engine.release.bundle import Release, read_release, release_path
-from engine.release.hold import rejection
+from engine.release.hold import ANOTHER, rejection
 from engine.release.journal import pending, slots_lock, switch
 from engine.release.slots import open_slot, read_pointer
 from engine.store.files import copy_verified
@@ -99,7 +99,7 @@ def _promote(
     if expect is not None and not candidate.release.startswith(expect):
         raise refuse(f"TO-BE holds {candidate.release[:8]}, not {expect[:8]}", "look at the new candidate first")
     if why := rejection(workspace, release=candidate.release, sha256=candidate.checkpoint.sha256):
-        raise refuse(why, "deploy another candidate; a rejection is not forced")
+        raise refuse(why, f"a rejection is not forced; {ANOTHER}")
     if present and present.release == candidate.release:
         raise refuse("both slots hold the same release", "there is nothing to promote")
     evidence = _evidence(workspace, settings, gate)

@@ -27,16 +27,19 @@ def _hold(events: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _rejected(events: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return {
-        event["subject"]: {
-            "at": event["at"],
-            "actor": event["actor"],
-            "reason": event["detail"].get("reason"),
-            "sha256": event["detail"].get("sha256"),
-        }
-        for event in events
-        if event["kind"] == "rejected"
-    } or None
+    marks: dict[str, Any] = {}
+    for event in events:
+        detail = event["detail"]
+        if event["kind"] == "rejected":
+            marks[event["subject"]] = {
+                "at": event["at"],
+                "actor": event["actor"],
+                "reason": detail.get("reason"),
+                "sha256": detail.get("sha256"),
+            }
+        elif event["kind"] == "unrejected":
+            marks.pop(event["subject"], None)
+    return marks or None
 
 
 def _taken_down(events: list[dict[str, Any]]) -> dict[str, Any] | None:

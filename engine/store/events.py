@@ -37,6 +37,7 @@ KINDS = (
     "held",
     "unheld",
     "rejected",
+    "unrejected",
     "pinned",
     "notified",
     "alert",

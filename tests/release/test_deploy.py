@@ -15,8 +15,10 @@ import pytest
 
 from engine.config import Settings
 from engine.release.admit import refusal
-from engine.release.bundle import read_release, release_path
+from engine.release.bundle import read_release, release_path, write_release
 from engine.release.deploy import deploy
+from engine.release.hold import reject, rejection, unreject
+from engine.release.rebuild import FROM_LOG
 from engine.release.slots import read_pointer
 from engine.store.events import read_events
 from engine.store.files import digest_file
@@ -24,6 +26,7 @@ from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from tests.conftest import PROJECT, Result
 from tests.release import checkpoints
+from tests.release.bundles import make_release
 
 Engine = Callable[..., Result]
 Used = tuple[Workspace, Path, Path]
@@ -150,6 +153,38 @@ def test_a_rejected_release_never_comes_back(engine: Engine, used: Used, setting
     assert why is not None
     assert "rejected" in why
     assert kinds(workspace).count("rejected") == 1
+
+
+def test_a_rejection_by_mistake_is_taken_back(engine: Engine, used: Used, settings: Settings) -> None:
+    workspace, first, second = used
+    release = read_pointer(workspace, "tobe").release  # type: ignore[union-attr]
+    assert engine("deploy", str(first)).code == 0
+    engine("reject", release, "--reason", "the wrong one")
+    hint = engine("deploy", str(second), "--json").json["error"]["hint"]
+    assert "reject --undo" in hint
+    release_path(workspace, release).rename(workspace.root / "pruned")  # the order outlives the file
+    assert engine("reject", "--undo", "ffffffff").code == 2
+    undone = engine("reject", "--undo", release[:8], "--reason", "it was the other", "--json").json
+    assert (undone["rejected"], undone["undone"], undone["changed"]) == (None, [release], True)
+    (workspace.root / "pruned").rename(release_path(workspace, release))
+    assert "nothing to do" in engine("reject", release, "--undo").out
+    event = read_events(workspace)[-1]
+    assert (event["kind"], event["subject"], event["actor"]) == ("unrejected", release, undone["actor"])
+    assert (event["detail"]["reason"], event["detail"]["rejected_by"]) == ("it was the other", undone["actor"])
+    assert refusal(workspace, settings, digest_file(second).sha256) is None
+    assert engine("deploy", str(second), "--json").json["release"] == release
+    assert FROM_LOG["rejected.json"](read_events(workspace)) is None, "nor does a repair bring it back"
+
+
+def test_taking_a_rejection_back_counts_for_the_whole_checkpoint(workspace: Workspace) -> None:
+    one = make_release(workspace, "one")
+    other = write_release(workspace.releases, one.manifest.model_copy(update={"parameters": 11}), b"x", b"y")
+    reject(workspace, one.id)
+    reject(workspace, other.id)
+    assert set(unreject(workspace, other.id[:6])["undone"]) == {one.id, other.id}
+    assert rejection(workspace, release=one.id, sha256=one.manifest.checkpoint.sha256) is None
+    reject(workspace, one.id)
+    assert unreject(workspace, other.id)["undone"] == [one.id], "it was barred by the other one's rejection"
 
 
 def test_other_classes_than_production_need_the_option_and_a_reason(
