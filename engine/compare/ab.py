@@ -19,8 +19,9 @@ from engine.config import Settings
 from engine.errors import Failed, Interrupted, UsageError
 from engine.release.bundle import read_release, release_path
 from engine.release.control import slot_stats
+from engine.release.journal import taken_down
 from engine.release.slots import Pointer, read_pointer
-from engine.store.clock import timestamp
+from engine.store.clock import parse, timestamp
 from engine.store.events import append_event, search_events
 from engine.store.locks import hold
 from engine.store.workspace import SLOTS, TITLES, Workspace
@@ -52,14 +53,16 @@ def run_ab(
             compared on yet; a given seed is followed to the letter.
         stratified: draw each label in proportion to its share of the set.
         until_decided: ask images that these two releases were not compared on, until the gate's evidence (these
-            and all before) decides for one of them.
+            and all before) decides for one of them. With none left it asks nothing, and the last comparison is
+            returned with what all the evidence says; a rollback makes all images new again.
         wait: wait while another comparison runs, instead of Busy.
         on_progress: called with the images done and the images in all.
 
     Returns:
         The contract's object of `ab`, and more: `reason`, `exact_p`, `e_value`, `always_valid_p`, `status`
         (`completed`, `interrupted`, `stopped`), `images_missing`, `data`, `data_fingerprint`, `seed`,
-        `uses` (comparisons on this set before), `per_class`, `excluded`, `unusable`, `until_decided`, `gate`.
+        `uses` (comparisons on this set before), `per_class`, `excluded`, `unusable`, `until_decided`, `gate`;
+        with `until_decided` also `pooled` and `used_up` (no image of the set is left).
 
     Raises:
         UsageError: no labelled images, or none with a label that both releases know.
@@ -80,12 +83,23 @@ def run_ab(
         targets = {slot: _target(workspace, settings, slot, pointers[slot]) for slot in SLOTS}
         labelled = known_to_both(labelled, targets["asis"].classes, targets["tobe"].classes)
         earlier = records.summaries(workspace)
-        seen = _seen(workspace, earlier, targets, labelled)
+        down_at = taken_down(workspace).get(pointers["tobe"].release) if until_decided else None
+        same = _same(earlier, targets, labelled, down_at)
+        seen = records.seen_images(workspace, same)
         ordered = draw(labelled.images, seed_used, stratified=stratified)
+        notes = labelled.notes
         if until_decided:
-            chosen = _unseen(ordered, images or len(ordered), seen, labelled)
+            chosen = [image for image in take(ordered, images or len(ordered), seen) if image.sha256 not in seen]
         else:
             chosen = take(ordered, images or settings.ab.images, seen if seed is None else None)
+            if images is not None and len(chosen) < images:
+                notes = [*notes, f"{images:,} images were wanted, {len(chosen):,} are there: each is asked once"]
+        if not chosen and not (until_decided and same):
+            raise UsageError(
+                f"no image of {labelled.shown} can be asked: its bytes stand there under two labels",
+                "keep one of each",
+                kind="no_data",
+            )
         answers = Answers([None] * len(chosen))
         facts = {
             "started_at": timestamp(),
@@ -98,15 +112,19 @@ def run_ab(
             "available": len(labelled.images),
             "uses": _uses(earlier, labelled),
             "excluded": labelled.excluded,
-            "notes": labelled.notes,
+            "notes": notes,
         }
-        live = _Live(workspace, settings, targets, chosen, answers, facts, seen)
         until = None
         if until_decided:
             before, live_labels, sets = evidence_so_far(
                 workspace, pointers["asis"], pointers["tobe"], labelled.key
             )
-            until = Until(Rule.of(settings.gate, sets, before.first), before, live_labels, chosen, answers)
+            rule, last = Rule.of(settings.gate, sets, before.first), images is None or len(chosen) < images
+            until = Until(rule, before, live_labels, chosen, answers, last=last)
+            if not chosen and same:
+                newest = same[-1] | until.nothing_left(same[-1]) | {"fresh": 0}
+                return newest | {"gate": _gate(workspace, settings)}
+        live = _Live(workspace, settings, targets, chosen, answers, facts, seen)
         interrupted = False
         try:
             ask_both(
@@ -294,30 +312,19 @@ def _target(workspace: Workspace, settings: Settings, slot: str, pointer: Pointe
     return Target(slot, port, url, answered, classes)
 
 
-def _seen(
-    workspace: Workspace, earlier: list[dict[str, Any]], targets: dict[str, Target], labelled: LabelledSet
-) -> set[str]:
-    """Images that these two releases were compared on before, in comparisons that count as evidence."""
-    same = [
+def _same(
+    earlier: list[dict[str, Any]], targets: dict[str, Target], labelled: LabelledSet, since: str | None
+) -> list[dict[str, Any]]:
+    """The comparisons of these two releases on this set that count as evidence; those after `since`, where given."""
+    return [
         summary
         for summary in earlier
         if not summary.get("damaged")
         and records.usable(summary)
         and summary["data_key"] == labelled.key
         and all(summary[slot]["release"] == targets[slot].release for slot in SLOTS)
+        and (since is None or parse(summary["at"]) > parse(since))
     ]
-    return records.seen_images(workspace, same)
-
-
-def _unseen(ordered: list[Labelled], count: int, seen: set[str], labelled: LabelledSet) -> list[Labelled]:
-    fresh = [image for image in take(ordered, count, seen) if image.sha256 not in seen]
-    if not fresh:
-        raise UsageError(
-            f"these two releases were compared on every image of {labelled.shown}",
-            "label more images, or have live requests labelled (shadow.share, then: label)",
-            kind="no_data",
-        )
-    return fresh
 
 
 def _uses(earlier: list[dict[str, Any]], labelled: LabelledSet) -> int:
@@ -360,8 +367,12 @@ def _keep(
     records.store(workspace, summary | {"unlogged": True}, rows, paths)
     _log(workspace, summary)
     records.settle(workspace, summary["id"])
+    return {**summary, "gate": _gate(workspace, settings)}
+
+
+def _gate(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     opened = gate(workspace, settings)
-    return {**summary, "gate": {"open": opened["open"], "reason": opened["reason"]}}
+    return {"open": opened["open"], "reason": opened["reason"]}
 
 
 def _log(workspace: Workspace, summary: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.cli.ab import text
 from engine.compare import records
 from engine.compare import statistics as st
 from engine.compare.ab import run_ab
@@ -26,8 +27,9 @@ from engine.compare.labels import Live
 from engine.compare.records import Pool
 from engine.compare.until import Until
 from engine.config import Settings
-from engine.errors import UsageError
+from engine.store.clock import timestamp
 from engine.store.events import read_events
+from engine.store.files import write_json
 from engine.store.workspace import Workspace
 from tests.compare.conftest import Slot, write_images
 
@@ -75,10 +77,57 @@ def test_one_look_that_ran_until_decided_is_never_judged_by_its_p_value(
     assert (result["n"], result["verdict"], result["gate"]["open"]) == (200, "undecided", False)
 
 
-def test_a_set_that_is_used_up_is_said(workspace: Workspace, settings: Settings, slots: Pair) -> None:
-    run_ab(workspace, settings)
-    with pytest.raises(UsageError, match="were compared on every image"):
-        run_ab(workspace, settings, until_decided=True)
+def test_a_set_that_is_used_up_is_said_and_nothing_is_lost(
+    workspace: Workspace, settings: Settings, slots: Pair
+) -> None:
+    slots[0].wrong_on(*range(0, 200, 50))
+    first = run_ab(workspace, settings, until_decided=True, images=150)
+    assert (first["used_up"], "the last of" in first["reason"]) == (False, False)
+    last = run_ab(workspace, settings, until_decided=True)
+    assert (last["n"], last["used_up"], last["verdict"]) == (50, True, "undecided")
+    assert "these were the last of" in last["reason"]
+    assert "label more images" in last["reason"]
+    kept = records.last_comparison(workspace)
+
+    again = run_ab(workspace, settings, until_decided=True)
+    assert (again["id"], again["n"], again["fresh"], again["used_up"]) == (2, 50, 0, True)
+    assert (again["verdict"], again["pooled"]["n"], again["gate"]["open"]) == ("undecided", 200, False)
+    assert again["reason"].startswith(f"every image of {settings.ab.data} was asked before, and it is not decided")
+    assert "label more images" in again["reason"]
+    assert "only AS-IS" in text(again)
+    assert records.last_comparison(workspace) == kept
+    assert len([event for event in read_events(workspace) if event["kind"] == "compared"]) == 2
+
+
+def test_with_no_image_left_what_was_decided_stays_decided(
+    workspace: Workspace, settings: Settings, slots: Pair
+) -> None:
+    slots[0].wrong_on(*range(0, 200, 10))
+    first = run_ab(workspace, settings, images=200)
+    again = run_ab(workspace, settings, until_decided=True)
+    assert (first["verdict"], again["verdict"], again["id"]) == ("tobe", "tobe", 1)
+    assert first["reason"] in again["reason"], "one look at a fixed number is judged as it was"
+    assert again["gate"] == first["gate"]
+
+
+def test_after_a_rollback_the_whole_set_is_new_evidence(
+    workspace: Workspace, settings: Settings, slots: Pair
+) -> None:
+    slots[0].wrong_on(*range(0, 200, 4))
+    run_ab(workspace, settings, images=200)
+    release = str(slots[1].served)
+    write_json(workspace.state / "taken_down.json", {release: timestamp()})
+    assert not gate(workspace, settings)["open"]
+    again = run_ab(workspace, settings, until_decided=True)
+    assert (again["verdict"], again["gate"]["open"], again["fresh"]) == ("tobe", True, again["n"])
+
+
+def test_more_images_than_there_are_is_said_and_each_is_asked_once(
+    workspace: Workspace, settings: Settings, slots: Pair
+) -> None:
+    result = run_ab(workspace, settings, images=500)
+    assert result["n"] == 200
+    assert result["notes"] == ["500 images were wanted, 200 are there: each is asked once"]
 
 
 def _answered(*outcomes: str) -> tuple[list[Labelled], Answers]:
