@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,10 @@ SECRETS = (
     "DISCORD_WEBHOOK_URL", "TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID", "UNDERSTUDY_ADMIN_TOKEN", "WEBHOOK_URL",
     "WEBHOOK_SECRET",
 )  # fmt: skip
+
+PATIENCE_S = 90.0  # for what comes at once on an idle machine: a test waits for states, never for times
+_PORTS, _PORTS_EACH, _WORKERS = 20_000, 1000, 12  # below those that Linux gives to whoever asks for any
+_numbers = itertools.count(os.getpid())
 
 VARIABLES = ("UNDERSTUDY_CONFIG", "UNDERSTUDY_WORKSPACE", "UNDERSTUDY_ENVIRONMENT", "UNDERSTUDY_LOG_FORMAT")
 
@@ -43,9 +50,23 @@ class Result:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has now, and that no other worker of this run is given before it is taken."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    for number in itertools.islice(_numbers, _PORTS_EACH):
+        port = _PORTS + worker * _PORTS_EACH + number % _PORTS_EACH
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+def until(true: Callable[[], Any], what: str = "it", seconds: float = PATIENCE_S) -> Any:
+    """What `true` gives once that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.01)
+    return found
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

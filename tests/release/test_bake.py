@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +21,12 @@ from engine.release.control import slot_stats
 from engine.release.slots import read_pointer
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 from tests.release.bundles import make_release, put
 from tests.serving.releases import colour_net, image
 from tests.serving.releases import make_release as servable
 
 Engine = Callable[..., Result]
-PATIENCE_S = 30.0
 
 
 def test_the_tests_are_those_of_a_statistics_package() -> None:
@@ -190,13 +188,6 @@ def running(config: Path, workspace: Workspace) -> Iterator[subprocess.Popen[byt
         child.wait(PATIENCE_S)
 
 
-def until(true: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 @pytest.mark.fault(53)
 def test_a_bad_release_goes_back_by_itself_whoever_promoted_it(
     engine: Engine, workspace: Workspace, config: Path
@@ -207,7 +198,10 @@ def test_a_bad_release_goes_back_by_itself_whoever_promoted_it(
     put(workspace, "asis", old)
     put(workspace, "tobe", new)
     port = load_settings(config).settings.port("asis")
-    with running(config, workspace), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with (
+        running(config, workspace),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client,
+    ):
 
         def answers() -> str:
             return str(client.post("/predict", content=image()).json()["release"])

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from engine.store.events import read_events
 from engine.store.files import digest_file
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
-from tests.conftest import PROJECT, Result
+from tests.conftest import PROJECT, Result, until
 from tests.release import checkpoints
 from tests.release.bundles import make_release
 
@@ -226,14 +225,10 @@ def test_a_deploy_that_is_killed_while_it_converts_takes_its_child_along(
     before = read_pointer(workspace, "tobe")
     command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
     deploying = subprocess.Popen([*command, "deploy", str(path)], cwd=PROJECT)
-    deadline = time.monotonic() + 60
-    while not (found := [pid for pid in psutil.pids() if _runs(pid, str(workspace.incoming))]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    found = until(lambda: [pid for pid in psutil.pids() if _runs(pid, str(workspace.incoming))], "its child")
     deploying.kill()
     deploying.wait()
-    psutil.wait_procs([psutil.Process(pid) for pid in found if psutil.pid_exists(pid)], timeout=30)
-    assert not [pid for pid in found if _runs(pid, str(workspace.incoming))]
+    until(lambda: not [pid for pid in found if _runs(pid, str(workspace.incoming))], "its child's end")
     assert read_pointer(workspace, "tobe") == before
     (tmp_path / "text.pth").write_text("x")
     assert engine("deploy", str(tmp_path / "text.pth")).code == 1

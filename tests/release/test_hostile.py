@@ -165,8 +165,10 @@ def test_code_in_the_child_cannot_get_out(
     monkeypatch.setenv("UNDERSTUDY_ADMIN_TOKEN", "very-secret-word")
     monkeypatch.setenv("SOMEBODYS_API_TOKEN", "very-secret-word")
     layers = child.layers(tmp_path)
+    (tmp_path / "a file").touch()
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("LC_PORT", str(server.getsockname()[1]))
+        monkeypatch.setenv("LC_OUTSIDE", str(tmp_path))
         with pytest.raises(Failed) as caught:
             admit(workspace, trusting, path, name=path.name, cycle=None, expect_classes=None)
     found = dict(word.split(":", 1) for word in caught.value.message.split() if ":" in word)

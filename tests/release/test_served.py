@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from engine.release.slots import read_pointer
 from engine.store.events import read_events
 from engine.store.locks import hold
 from engine.store.workspace import Workspace
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 from tests.release.bundles import make_release, put
 from tests.serving.releases import colour_net
 from tests.serving.releases import make_release as servable
@@ -43,20 +42,19 @@ def server(engine: Engine, used: tuple[Workspace, Path, Path], config: Path) -> 
     assert engine("promote", "--force", "--reason", "test").code == 0
     command = [sys.executable, "-m", "engine", "--config", str(config), "--workspace", str(workspace.root)]
     child = subprocess.Popen([*command, "serve", "asis"], cwd=PROJECT, stdin=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while (slot_stats(workspace, "asis") or {}).get("state") != "live":
+    try:
+        until(lambda: child.poll() is not None or (slot_stats(workspace, "asis") or {}).get("state") == "live")
         assert child.poll() is None
-        assert time.monotonic() < deadline, "the slot never came up"
-        time.sleep(0.05)
-    yield child
-    if child.poll() is None:
-        child.send_signal(signal.SIGTERM)
-    child.wait(30)
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+        child.wait(PATIENCE_S)
 
 
 def served(config: Path) -> str:
     port = load_settings(config).settings.port("asis")
-    return str(httpx.get(f"http://127.0.0.1:{port}/model", timeout=10).json()["release"])
+    return str(httpx.get(f"http://127.0.0.1:{port}/model", timeout=PATIENCE_S).json()["release"])
 
 
 def test_the_server_follows_a_promotion_and_a_rollback(
@@ -160,7 +158,7 @@ def test_a_server_that_dies_leaves_a_whole_slot(
     workspace, first, _ = used
     release = engine("deploy", str(first), "--json").json["release"]
     server.send_signal(signal.SIGKILL)
-    server.wait(30)
+    server.wait(PATIENCE_S)
     done = engine("promote", "--force", "--reason", "test", "--json")
     assert done.code == 0, done.err
     assert (done.json["live"], done.json["to"]) == (False, release)
@@ -178,14 +176,15 @@ def test_a_new_worker_that_dies_takes_only_itself_along(
     workspace, first, _ = used
     before, pointer = served(config), read_pointer(workspace, "asis")
     assert engine("deploy", str(first)).code == 0
-    front = psutil.Process(server.pid)
-    old, over = {child.pid for child in front.children(recursive=True)}, threading.Event()
+    front, stats = psutil.Process(server.pid), slot_stats(workspace, "asis")
+    assert stats is not None
+    over = threading.Event()
 
     def strike() -> None:
         while not over.wait(0.002):
             for child in front.children(recursive=True):
                 with contextlib.suppress(psutil.Error, OSError):
-                    if child.pid not in old and "engine.serving.worker" in " ".join(child.cmdline()):
+                    if child.pid != stats["worker_pid"] and "engine.serving.worker" in " ".join(child.cmdline()):
                         if isinstance(how, signal.Signals):
                             child.send_signal(how)
                         else:
@@ -216,5 +215,5 @@ def test_locked_files_hold_up_commands_and_never_an_answer(
     ):
         assert engine("rollback", "model_1_backup_20260101_000000.bin").code == 4
         assert engine("status").code == 0
-        answer = httpx.post(f"http://127.0.0.1:{port}/predict", content=pictures()[1], timeout=10)
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict", content=pictures()[1], timeout=PATIENCE_S)
         assert answer.status_code == 200

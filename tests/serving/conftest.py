@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,8 @@ import pytest
 from engine.release.bundle import Release
 from engine.release.control import slot_stats
 from engine.store.workspace import Workspace
-from tests.conftest import PROJECT, free_port
+from tests.conftest import PATIENCE_S, PROJECT, free_port, until
 from tests.serving.releases import make_release, point
-
-PATIENCE_S = 20.0
 
 
 def freeze(pid: int) -> None:
@@ -32,7 +29,9 @@ def freeze(pid: int) -> None:
     process = psutil.Process(pid)
 
     def stands() -> bool:
-        return all(psutil.Process(thread.id).status() == psutil.STATUS_STOPPED for thread in process.threads())
+        with contextlib.suppress(psutil.NoSuchProcess):  # a thread that has just ended
+            return all(psutil.Process(thread.id).status() == psutil.STATUS_STOPPED for thread in process.threads())
+        return False
 
     until(stands, "every thread stands")
 
@@ -67,7 +66,7 @@ class Served:
         return dict(json.loads(text))
 
     def stats(self, slot: str | None = None) -> dict[str, Any]:
-        found = slot_stats(self.workspace, slot or self.slot)
+        found = slot_stats(self.workspace, slot or self.slot, PATIENCE_S)
         assert found is not None
         return found
 
@@ -96,16 +95,6 @@ class Served:
                     stream.close()
 
 
-def until(true: Callable[[], Any], what: str) -> Any:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {PATIENCE_S:g} s")
-
-
 def gone(processes: list[psutil.Process]) -> bool:
     def alive(process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -132,7 +121,7 @@ def serve() -> Iterator[Callable[..., Served]]:
 LIMITS = (
     "servers.max_body_bytes=300000",
     "servers.max_pixels=1000000",
-    "servers.receive_timeout_s=1",
+    "servers.receive_timeout_s=60",
     "servers.threads=2",
 )
 

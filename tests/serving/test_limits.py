@@ -17,6 +17,19 @@ from tests.serving.conftest import PATIENCE_S, Served, freeze, until
 from tests.serving.releases import image, make_release, point
 
 
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A slot that waits a second for a request."""
+    workspace = Workspace(tmp_path_factory.mktemp("hasty") / "workspace")
+    point(workspace, "asis", make_release(workspace))
+    served = Served(workspace, "servers.receive_timeout_s=1")
+    try:
+        assert served.state()["state"] == "live"
+        yield served
+    finally:
+        served.close()
+
+
 def raw(served: Served) -> socket.socket:
     return socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_S)
 
@@ -48,23 +61,24 @@ def kind_of(found: dict[str, object]) -> object:
         (b"GET /model HTTP/1.1\r\nX-Long: " + b"a" * 100_000, 431),
     ],
 )
-def test_slow_or_odd_senders_are_told_and_closed(live: Served, start: bytes, status: int) -> None:
-    with raw(live) as stream:
+def test_slow_or_odd_senders_are_told_and_closed(hasty: Served, start: bytes, status: int) -> None:
+    with raw(hasty) as stream:
         stream.sendall(start)
         found, body = answer_of(stream)
         assert found == status
         assert kind_of(body) in ("too_slow", "bad_http", "headers_too_large")
-    assert live.predict(image()).status_code == 200
+    url = f"http://127.0.0.1:{hasty.port}/predict"
+    assert httpx.post(url, content=image(), timeout=PATIENCE_S).status_code == 200
 
 
-def test_a_connection_that_says_nothing_is_closed(live: Served) -> None:
-    with raw(live) as stream:
+def test_a_connection_that_says_nothing_is_closed(hasty: Served) -> None:
+    with raw(hasty) as stream:
         assert stream.recv(100) == b""
 
 
 @pytest.mark.fault(44)
-def test_a_trickle_does_not_keep_a_connection(live: Served) -> None:
-    with raw(live) as stream:
+def test_a_trickle_does_not_keep_a_connection(hasty: Served) -> None:
+    with raw(hasty) as stream:
         stream.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
         ended = threading.Event()
 
@@ -215,17 +229,23 @@ def test_ten_times_the_load_is_refused_at_once_and_the_accepted_are_answered(
     served = serve(workspace, "servers.queue=4")
     assert served.state()["state"] == "live"
     statuses: list[int] = []
+    content, worker = image(size=(900, 700)), served.stats()["worker_pid"]
+    freeze(worker)  # until more ask than the queue holds, however slow they are
 
     def ask() -> None:
         with httpx.Client(timeout=PATIENCE_S) as client:
             for _ in range(10):
-                answer = client.post(f"http://127.0.0.1:{served.port}/predict", content=image(size=(900, 700)))
+                answer = client.post(f"http://127.0.0.1:{served.port}/predict", content=content)
                 statuses.append(answer.status_code)
                 assert answer.status_code == 200 or answer.headers["retry-after"] == "1"
 
     askers = [threading.Thread(target=ask) for _ in range(40)]
-    for asker in askers:
-        asker.start()
+    try:
+        for asker in askers:
+            asker.start()
+        until(lambda: 503 in statuses, "a refusal")
+    finally:
+        os.kill(worker, signal.SIGCONT)
     for asker in askers:
         asker.join()
     assert len(statuses) == 400

@@ -13,6 +13,7 @@ import pytest
 from engine.devices.cores import Place, cores_of
 from engine.serving import frames
 from engine.serving.link import Answer, Link
+from tests.conftest import PATIENCE_S
 
 
 class Wire:
@@ -72,7 +73,7 @@ async def test_a_slow_predecessor_holds_its_successor_for_a_short_while(monkeypa
     new.take_over(old, left=0)
     ask(new, 1)
     assert after.sent == []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not after.sent:
             await asyncio.sleep(0.005)
 

@@ -15,12 +15,13 @@ from engine.serving import slot as slots
 from engine.serving.link import Answer, WorkerGone
 from engine.serving.slot import Slot, Unavailable
 from engine.store.workspace import Workspace
+from tests.conftest import PATIENCE_S
 from tests.serving.conftest import freeze
 from tests.serving.releases import image, make_release, point
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -45,6 +46,7 @@ def release(workspace: Workspace) -> Release:
 async def slot(workspace: Workspace, release: Release, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slot]:
     monkeypatch.setattr(slots, "_POLL_S", 0.02)
     monkeypatch.setattr(slots, "_SPARE_AFTER_S", 0.0)
+    monkeypatch.setattr(slots, "_WAIT_FOR_WORKER_S", PATIENCE_S)
     made = Slot(workspace, "asis", Servers(threads=2))
     await made.follow()
     run = asyncio.create_task(made.run())
@@ -78,13 +80,14 @@ async def test_a_request_that_ends_two_workers_fails_and_the_slot_goes_on(slot: 
 
 
 async def test_a_worker_that_hangs_is_replaced(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "_SILENT_S", 0.3)
-    monkeypatch.setattr(slots, "_WAIT_FOR_WORKER_S", 30.0)
     hung = slot.active
     assert hung is not None
     freeze(hung.process.pid)
-    answer = await ask(slot)
-    assert answer.status == 200
+    monkeypatch.setattr(slots, "_SILENT_S", 0.3)
+    asked = asyncio.create_task(ask(slot))
+    await until(hung.gone.is_set)
+    monkeypatch.setattr(slots, "_SILENT_S", PATIENCE_S)  # its successor is not hung where it is only slow
+    assert (await asked).status == 200
     assert slot.active is not hung
 
 
@@ -102,6 +105,7 @@ async def test_a_release_that_ends_every_worker_is_given_pauses(
     workspace: Workspace, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots, "_WAIT_FOR_WORKER_S", 0.1)
+    monkeypatch.setattr(slots, "_STEADY_S", 10 * PATIENCE_S)
     pauses: list[float] = []
     for _ in range(3):
         assert slot.active is not None
