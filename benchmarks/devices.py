@@ -1,11 +1,13 @@
 """What each device here is worth: an epoch of training, the latency of one image, memory, and what an epoch costs.
 
     python -m benchmarks.devices [--json] [--model resnet18] [--img-size 128] [--images 640] [--hourly-usd 0.69]
+                                 [--workspace DIR]
 
 On every device that is there, `python -m engine train` runs two epochs over the same JPEGs, which are made by seed,
 with the batch, workers and limits that the config has for it. The second epoch counts: the first also warms caches
 up. It includes the validation. Then the checkpoint answers single images, of which the median counts. Memory is
 `peak_memory_bytes`: a GPU's allocator's, the process's growth on a CPU. The cost is the epoch's share of an hour.
+With a workspace the rates are kept there, for `cloud plan`; `engine bench devices` gives its own.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._pipeline import photographs
+from engine.cloud.rates import keep_rates
 from engine.config import load_settings
 from engine.devices.detect import devices_there
 from engine.store.workspace import Workspace
@@ -41,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--img-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=640, help="three quarters train, one validates")
     parser.add_argument("--hourly-usd", type=float, help="price of an hour of this machine")
+    parser.add_argument("--workspace", type=Path, help="keep the rates there, for cloud plan")
     arguments = parser.parse_args(argv)
     stream = sys.stderr if arguments.json else sys.stdout
     results = []
@@ -50,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
             words = ["data=folder", f"data.root={photos}", f"data.img_size={arguments.img_size}",
                      f"model.name={arguments.model}", f"device.prefer={device.kind}"]  # fmt: skip
             result = {"device": device.kind, "name": device.name, "model": arguments.model}
+            result |= {"img_size": arguments.img_size}
             result |= _measure(Path(folder) / device.kind, words, arguments.hourly_usd)
             results.append(result)
             cost = f"  {result['epoch_usd']:.6f} $ an epoch" if result["epoch_usd"] is not None else ""
@@ -59,6 +64,8 @@ def main(argv: list[str] | None = None) -> None:
                 file=stream,
                 flush=True,
             )
+    if arguments.workspace:
+        print(f"kept for cloud plan: {keep_rates(Workspace(arguments.workspace), results)}", file=stream)
     if arguments.json:
         print(json.dumps({"results": results}))
 

@@ -35,6 +35,8 @@ def bench(session: Session, words: list[str], hourly_usd: float | None) -> None:
     if hourly_usd is not None and words[0] != "devices":
         raise UsageError(f"--hourly-usd says nothing to '{words[0]}'", "leave it out, or: bench devices")
     more = [*words[1:], *([] if hourly_usd is None else ["--hourly-usd", str(hourly_usd)])]
+    if words[0] == "devices":  # for cloud plan
+        more += ["--workspace", str(session.workspace.root.absolute())]
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{words[0]}", "--json", *more],
         cwd=FOLDER.parent,

@@ -10,6 +10,8 @@ from engine.cli.group import VerbGroup
 from engine.cli.verb import STRIKE, Session, Verb, table
 from engine.errors import UsageError
 
+_SHOWN = 24  # options; a whole catalogue has hundreds
+
 cloud = VerbGroup(
     {
         "plan": ("cloud", "What this training would cost where, the cheapest that fits first."),
@@ -36,7 +38,8 @@ cloud = VerbGroup(
               help="This machine's training rate, where no run has measured it (see: bench devices).")  # fmt: skip
 def cloud_plan(session: Session, trace: bool, refresh: bool, samples_per_s: float | None) -> None:
     """What the training of these settings costs where: hours, dollars, memory. Nothing is rented."""
-    from engine.cloud.plan import Rate, make_plan
+    from engine.cloud.plan import make_plan
+    from engine.cloud.rates import Rate
 
     if refresh:
         from engine.cloud.sky import refresh_prices
@@ -45,8 +48,8 @@ def cloud_plan(session: Session, trace: bool, refresh: bool, samples_per_s: floa
         session.say(f"{count} prices of today from SkyPilot's catalogue")
     if trace:
         _trace(session)
-    rate = Rate(samples_per_s, "cpu", "the command line") if samples_per_s else None
-    session.emit(make_plan(session.settings, session.workspace, rate).as_json(), _plan_text)
+    rates = [Rate(samples_per_s, "cpu", "the command line")] if samples_per_s else None
+    session.emit(make_plan(session.settings, session.workspace, rates).as_json(), _plan_text)
 
 
 def _trace(session: Session) -> None:
@@ -58,28 +61,37 @@ def _trace(session: Session) -> None:
 
 
 def _plan_text(value: dict[str, Any]) -> str:
-    rate, need = value["rate"], value["need_bytes"]
+    need, options = value["need_bytes"], value["options"]
     head = f"{value['samples']:,} samples, {value['epochs']} epochs"
-    head += (
-        f"; {rate['per_s']:,.0f} samples/s on {rate['gpu'] or rate['device']} ({rate['source']})" if rate else ""
-    )
     head += f"; {need / 1e9:.1f} GB of a GPU's memory" if need else ""
-    rows = [_row(option) for option in value["options"]]
-    lines = [
-        head,
-        "",
-        table(rows, ("", "provider", "GPU", "GB", "$/h", "spot", "hours", "total $", "spot total", "")),
-    ]
-    lines += ["", f"advice: {value['advice']}"]
-    if rate is None:
-        lines.append("hours are unknown: train a little here first, or give --samples-per-s (see: bench devices)")
+    header = ("", "provider", "GPU", "GB", "$/h", "spot", "hours", "total $", "spot total", "")
+    shown = options[:_SHOWN]
+    lines = [head, *map(_rate_text, value["rates"]), "", table([_row(option) for option in shown], header)]
+    if len(options) > _SHOWN:
+        lines.append(f"and {len(options) - _SHOWN} more, dearer or of a speed that nobody has measured: --json")
+    lines += ["", f"advice: {value['advice']}", _prices_text(options)]
+    if not value["rates"]:
+        bench = f"python -m engine bench devices -- --model {value['model']} --img-size {value['img_size']}"
+        lines.append(f"hours are unknown: train a little here first, or: {bench}")
     if need is None:
         lines.append("memory is unknown: --trace has fit look (some seconds)")
-    if old := [option for option in value["options"] if option["price_age_days"] > 30]:
-        lines.append(
-            f"{len(old)} prices are older than 30 days ({old[0]['price_at']}); fetch today's with: cloud plan --refresh"
-        )
+    if old := sum(option["price_old"] for option in options):
+        lines.append(f"{old} prices are old; today's: cloud plan --refresh")
     return "\n".join(lines)
+
+
+def _rate_text(rate: dict[str, Any]) -> str:
+    """`100 samples/s on cpu, 32 at once, fp32 (bench devices, 2026-11-21)`."""
+    how = f", {rate['batch_size']} at once" if rate["batch_size"] else ""
+    how += f", {rate['precision']}" if rate["precision"] else ""
+    origin = f"{rate['source']}, {rate['at'][:10]}" if rate["at"] else rate["source"]
+    return f"{rate['per_s']:,.0f} samples/s on {rate['gpu'] or rate['device']}{how} ({origin})"
+
+
+def _prices_text(options: list[dict[str, Any]]) -> str:
+    """`prices: documents of 2025-09-09, skypilot of 2026-07-09`."""
+    days = {(option["price_source"], option["price_at"]) for option in options if option["price_at"]}
+    return "prices: " + ", ".join(f"{source} of {at}" for source, at in sorted(days))
 
 
 def _row(option: dict[str, Any]) -> tuple[str, ...]:

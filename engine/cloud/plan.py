@@ -7,41 +7,31 @@ CPU in proportion to its cores. A rate that was measured on the very GPU counts 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.cloud.prices import Row, plain, price_table
+from engine.cloud.rates import Rate, measured_rates
 from engine.config import Settings
 from engine.devices.cores import available_cores
 from engine.errors import UsageError
 from engine.store.workspace import Workspace
 from engine.tasks.images.length import DIGITS_EPOCHS, default_epochs
 from engine.training.fit import Facts, Forecast, NotTraced, TraceCache, facts_of, forecast
-from engine.training.runs import RunFolder, list_runs
 
 REFERENCE_CORES = 8  # of the documents' CPU
-_LOOKED_AT = 50  # a rate is sought in so many of the newest runs
 _ADVICE = ((1_000, "a CPU will do"), (10_000, "a local GPU"), (100_000, "an RTX 4090"))
 _PRODUCTION = "an A100, as for production"
 UNBOUNDED = 1 << 50  # bytes of a GPU on which everything fits
 
 
 @dataclass(frozen=True)
-class Rate:
-    """Training samples a second, and where the figure is from."""
-
-    per_s: float
-    device: str
-    source: str
-    gpu: str | None = None
-
-
-@dataclass(frozen=True)
 class Option:
     """One way to run the training; `reason` says why it does not fit, None: it does, or nobody knows.
 
-    `total_usd` and `hours` are the middle of the documents' range, `hours_range` and `total_range` its ends.
+    `total_usd` and `hours` are the middle of the documents' range, `hours_range` and `total_range` its ends;
+    `hours_from` is the measurement that they were reckoned from. `price_old`: older than `cloud.price_days`.
     """
 
     provider: str
@@ -54,10 +44,11 @@ class Option:
     hours_range: tuple[float, float] | None
     total_range: tuple[float, float] | None
     spot_total_usd: float | None
+    hours_from: str | None
     fits: bool | None
     reason: str | None
     price_at: str
-    price_age_days: int
+    price_old: bool
     price_source: str
 
     @property
@@ -68,12 +59,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Plan:
-    """The options, cheapest first that fits, and what they were reckoned from."""
+    """The options, cheapest first that fits, and what they were reckoned from: `rates` that were measured."""
 
     options: tuple[Option, ...]
     samples: int
     epochs: int
-    rate: Rate | None
+    model: str
+    img_size: int
+    rates: tuple[Rate, ...]
     need_bytes: int | None  # on a GPU, by `fit`; None: not traced
     advice: str
 
@@ -81,31 +74,45 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(settings: Settings, workspace: Workspace, rate: Rate | None = None) -> Plan:
+def make_plan(settings: Settings, workspace: Workspace, rates: Sequence[Rate] | None = None) -> Plan:
     """The plan of the training that the settings describe. Torch-free: memory is known as far as `fit` has traced it.
 
     Args:
-        rate: a measured one; None seeks it in the runs of the workspace.
+        rates: measured ones; None seeks them in the workspace.
 
     Raises:
         UsageError: the data's files cannot be listed, or a price is none.
+        Failed: a file of kept prices or rates is damaged.
     """
     facts = facts_of(settings)
     if settings.data.kind == "folder" and settings.data.root is None:
         raise UsageError("data.root is not set", "say which data the training takes: data.root=DIR")
-    samples = facts.samples
-    epochs = settings.training.epochs or (
-        DIGITS_EPOCHS if settings.data.kind == "digits" else default_epochs(samples)
-    )
-    rate = rate or measured_rate(settings, workspace)
-    rows = price_table(settings, workspace.state)
-    options = [_here(settings, samples * epochs, rate)] if rate and rate.device == "cpu" else []
+    epochs = epochs_of(settings, facts)
+    samples = facts.samples * epochs
+    rates = tuple(measured_rates(settings, workspace) if rates is None else rates)
+    options = [_here(settings, samples, rate) for rate in rates]
     need = memory_forecast(settings, workspace, facts) if settings.task == "images" else None
-    for row in rows:
-        fits, reason = _fits(settings, workspace, facts, need, row)
-        options.append(_option(row, samples * epochs, rate, fits, reason))
+    for row in price_table(settings, workspace.state):
+        fits, reason = fits_into(settings, workspace, facts, need, row.gpu_bytes)
+        options.append(_option(row, settings.cloud.price_days, hours_on(row, samples, rates), fits, reason))
     options.sort(key=lambda option: (option.fits is False, option.total, option.hourly_usd))
-    return Plan(tuple(options), samples, epochs, rate, need.predicted_bytes if need else None, advice(samples))
+    return Plan(
+        tuple(options),
+        facts.samples,
+        epochs,
+        settings.model.name,
+        settings.data.img_size,
+        rates,
+        need.predicted_bytes if need else None,
+        advice(facts.samples),
+    )
+
+
+def epochs_of(settings: Settings, facts: Facts) -> int:
+    """How many epochs the training takes; what it decides by itself is known by its data."""
+    if settings.training.epochs:
+        return settings.training.epochs
+    return DIGITS_EPOCHS if settings.data.kind == "digits" else default_epochs(facts.samples)
 
 
 def advice(samples: int) -> str:
@@ -116,74 +123,74 @@ def advice(samples: int) -> str:
     return f"{samples:,} images: {_PRODUCTION}"
 
 
-def measured_rate(settings: Settings, workspace: Workspace) -> Rate | None:
-    """The rate of the newest run with the same net and image size; None where there was none."""
-    for entry, kept in _runs(workspace):
-        same = (kept.get("model") or {}).get("name") == settings.model.name
-        same = same and (kept.get("data") or {}).get("img_size") == settings.data.img_size
-        if same and entry["samples_per_s"]:
-            device = str(entry["device"])
-            gpu = entry.get("device_name") if device == "cuda" else None
-            return Rate(float(entry["samples_per_s"]), device, f"run {entry['run']}", gpu)
-    return None
-
-
-def _runs(workspace: Workspace) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for entry in list_runs(workspace)[:_LOOKED_AT]:
-        manifest = RunFolder(workspace.runs / str(entry["run"])).read_manifest()
-        yield {**entry, "device_name": manifest.get("device_name")}, manifest.get("settings") or {}
-
-
 def _here(settings: Settings, samples: int, rate: Rate) -> Option:
-    hours = samples / rate.per_s / 3600
-    total = hours * settings.cloud.cpu_hourly_usd
-    return Option("here", f"CPU, {available_cores()} cores", 0, settings.cloud.cpu_hourly_usd, None, hours, total,
-                  (hours, hours), (total, total), None, None, None, "", 0, "config")  # fmt: skip
+    name = rate.gpu or (f"CPU, {available_cores()} cores" if rate.device == "cpu" else rate.device)
+    hours, hourly = samples / rate.per_s / 3600, settings.cloud.cpu_hourly_usd
+    span, totals = (hours, hours), (hours * hourly, hours * hourly)
+    return Option("here", name, 0, hourly, None, hours, totals[0], span, totals, None, rate.origin, None, None, "",
+                  False, "config")  # fmt: skip
 
 
-def _option(row: Row, samples: int, rate: Rate | None, fits: bool | None, reason: str | None) -> Option:
-    span = hours_on(row, samples, rate)
-    hours = (span[0] * span[1]) ** 0.5 if span else None
+@dataclass(frozen=True)
+class Hours:
+    """Least and greatest hours on a GPU, and the measurement that they are reckoned from."""
+
+    least: float
+    greatest: float
+    origin: str
+
+    @property
+    def middle(self) -> float:
+        return float((self.least * self.greatest) ** 0.5)
+
+
+def _option(row: Row, price_days: float, hours: Hours | None, fits: bool | None, reason: str | None) -> Option:
+    middle = hours.middle if hours else None
     return Option(
         row.provider,
         row.gpu,
         row.memory_gb,
         row.hourly_usd,
         row.spot_usd,
-        hours,
-        hours * row.hourly_usd if hours is not None else None,
-        span,
-        (span[0] * row.hourly_usd, span[1] * row.hourly_usd) if span else None,
-        hours * row.spot_usd if hours is not None and row.spot_usd is not None else None,
+        middle,
+        middle * row.hourly_usd if middle is not None else None,
+        (hours.least, hours.greatest) if hours else None,
+        (hours.least * row.hourly_usd, hours.greatest * row.hourly_usd) if hours else None,
+        middle * row.spot_usd if middle is not None and row.spot_usd is not None else None,
+        hours.origin if hours else None,
         fits,
         reason,
         row.at,
-        row.age_days(),
+        row.age_days() > price_days,
         row.source,
     )
 
 
-def hours_on(row: Row, samples: int, rate: Rate | None) -> tuple[float, float] | None:
-    """Least and greatest hours of so many samples on a GPU; None where nobody has measured what it would take."""
-    if rate is None:
+def hours_on(row: Row, samples: int, rates: Sequence[Rate]) -> Hours | None:
+    """The hours of so many samples on a GPU: by a rate of this very GPU, else by the CPU's and the documents'
+    speed-up; None where nobody has measured what it would take."""
+    for rate in rates:
+        if rate.gpu is not None and plain(rate.gpu) == plain(row.gpu):
+            hours = samples / rate.per_s / 3600
+            return Hours(hours, hours, rate.origin)
+    cpu = next((rate for rate in rates if rate.device == "cpu"), None)
+    if cpu is None or row.speedup is None:
         return None
-    if rate.gpu is not None and plain(rate.gpu) == plain(row.gpu):
-        hours = samples / rate.per_s / 3600
-        return hours, hours
-    if rate.device != "cpu" or row.speedup is None:
-        return None
-    reference = rate.per_s * REFERENCE_CORES / available_cores()
+    reference = cpu.per_s * REFERENCE_CORES / available_cores()
     least, greatest = row.speedup
-    return samples / reference / greatest / 3600, samples / reference / least / 3600
+    return Hours(samples / reference / greatest / 3600, samples / reference / least / 3600, cpu.origin)
 
 
-def _fits(
-    settings: Settings, workspace: Workspace, facts: Facts, need: Forecast | None, row: Row
+def fits_into(
+    settings: Settings, workspace: Workspace, facts: Facts, need: Forecast | None, there: int
 ) -> tuple[bool | None, str | None]:
-    """Whether the training fits into the memory of one such GPU; None: `fit` has not traced it."""
+    """Whether the training fits into a GPU with so many bytes, and if not, why; None: `fit` has not traced it.
+
+    Args:
+        need: `memory_forecast` where everything fits.
+    """
     if need is None:
         return None, None
-    there = int(row.memory_gb / row.count * 1e9)
     if need.predicted_bytes <= there:
         return True, None
     reason = f"needs {need.predicted_bytes / 1e9:.1f} GB of {there / 1e9:.0f} GB"
@@ -218,7 +225,7 @@ def trace(settings: Settings, workspace: Workspace) -> Forecast:
     traces = TraceCache(workspace.cache, trace_here)
     facts = facts_of(settings)
     need = forecast(settings, facts, "cuda", "bf16", UNBOUNDED, traces)
-    for there in sorted({int(row.memory_gb / row.count * 1e9) for row in price_table(settings, workspace.state)}):
+    for there in sorted({row.gpu_bytes for row in price_table(settings, workspace.state)}):
         if there < need.predicted_bytes:
             forecast(settings, facts, "cuda", "bf16", there, traces)
     return need

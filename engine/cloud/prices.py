@@ -31,7 +31,7 @@ class Row:
         spot_usd: None where it is not offered.
         speedup: least and greatest, over the documents' CPU of 8 cores; None: nobody has measured it.
         at: the day of the prices, YYYY-MM-DD.
-        source: `documents`, `config` or `skypilot`.
+        source: `documents`, `config` or `skypilot` (its catalogue).
     """
 
     provider: str
@@ -46,6 +46,11 @@ class Row:
     @property
     def count(self) -> int:
         return gpu_count(self.gpu)[1]
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Of one GPU, as its maker counts."""
+        return int(self.memory_gb / self.count * 1e9)
 
     def age_days(self) -> int:
         return (now().date() - date.fromisoformat(self.at)).days
@@ -111,7 +116,7 @@ def speedup_of(gpu: str) -> tuple[float, float] | None:
 
 
 def keep_catalogue(folder: Path, offers: dict[str, list[dict[str, Any]]], day: str) -> int:
-    """Keep what SkyPilot's catalogue offers (`sky gpus list --output json`) as rows; of each cloud and GPU the
+    """Keep what SkyPilot's catalogue offers (`sky gpus list --all --output json`) as rows; of each cloud and GPU the
     cheapest machine. Returns how many."""
     cheapest: dict[tuple[str, str], Row] = {}
     for items in offers.values():
@@ -136,7 +141,9 @@ def _of_catalogue(item: dict[str, Any], day: str) -> Row | None:
     name = str(item["accelerator_name"])
     gpu = name if count == 1 else f"{name}:{int(count)}"
     known = {plain(key): value for key, value in _document()["memory"].items()}
-    memory = known.get(plain(name)) or round(float(item.get("device_memory") or 0))
+    there = float(item.get("device_memory") or 0)
+    # Runpod's rows of the catalogue have gigabytes where megabytes belong: 80 GB come as 80/1024
+    memory = known.get(plain(name)) or round(there * 1024 if there < 1 else there)
     if not memory:
         return None
     return Row(
@@ -163,9 +170,8 @@ def _document() -> dict[str, Any]:
 def _builtin() -> list[Row]:
     return [
         Row(
-            source="documents",
             speedup=speedup_of(str(item["gpu"])),
-            **{"spot_usd": None, **item},
+            **{"spot_usd": None, "source": "documents", **item},
         )
         for item in _document()["prices"]
     ]

@@ -202,7 +202,7 @@ class Skypilot:
         return next((item for item in records if item.get("name") == name), None)
 
     def _json(self, verb: str, *words: str) -> Any:
-        done = self._sky(verb, "--output", "json", *words, timeout_s=self._cloud.timeout_s)
+        done = self._sky(*verb.split(), "--output", "json", *words, timeout_s=self._cloud.timeout_s)
         if done.code:
             raise Failed(f"'sky {verb}' failed: {_last_words(done)}", "see: sky api status")
         value = _first_json(done.out)
@@ -233,7 +233,7 @@ def refresh_prices(settings: Settings, workspace: Workspace) -> int:
         Failed: it was not reached; the old prices stay.
     """
     provider = Skypilot(settings, workspace)
-    offers = provider._json("gpus", "list", "--all")
+    offers = provider._json("gpus list", "--all")
     if not isinstance(offers, dict):
         raise Failed("'sky gpus list' says something else than a table", "see: sky gpus list")
     return keep_catalogue(workspace.state, offers, now().date().isoformat())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import devices
 from engine.cli.cloud import _plan_text
 from engine.cli.verb import STRIKE
-from engine.cloud.plan import Plan, Rate, advice, hours_on, make_plan, trace
+from engine.cloud.plan import Hours, Plan, advice, hours_on, make_plan, trace
 from engine.cloud.prices import Row, find_gpu, gpu_count, keep_catalogue, plain, price_table, speedup_of
+from engine.cloud.rates import Rate, keep_rates, measured_rates
 from engine.config import Settings, load_settings
 from engine.devices.cores import available_cores
+from engine.devices.detect import ChosenDevice
 from engine.errors import Failed, UsageError
 from engine.store.files import write_json
 from engine.store.workspace import Workspace
@@ -22,8 +26,8 @@ from engine.training import fit
 CPU = Rate(100.0, "cpu", "the test")
 
 
-def plan(workspace: Workspace, *words: str, rate: Rate | None = CPU) -> Plan:
-    return make_plan(load_settings(None, workspace.root, words).settings, workspace, rate)
+def plan(workspace: Workspace, *words: str, rates: Sequence[Rate] | None = (CPU,)) -> Plan:
+    return make_plan(load_settings(None, workspace.root, words).settings, workspace, rates)
 
 
 def test_hours_are_the_samples_through_the_documents_speed_ups(workspace: Workspace) -> None:
@@ -40,9 +44,11 @@ def test_hours_are_the_samples_through_the_documents_speed_ups(workspace: Worksp
 
 def test_a_rate_of_the_very_gpu_counts_for_more_than_any_table() -> None:
     row = Row("runpod", "RTX 4090", 24, 0.69, None, (15, 25), "2026-01-01", "config")
-    assert hours_on(row, 36_000, Rate(10.0, "cuda", "run 0001", "NVIDIA GeForce RTX 4090")) == (1.0, 1.0)
-    assert hours_on(row, 36_000, Rate(10.0, "cuda", "run 0001", "H200")) is None
-    assert hours_on(row, 36_000, None) is None
+    own = Rate(10.0, "cuda", "run 0001", gpu="NVIDIA GeForce RTX 4090")
+    assert hours_on(row, 36_000, (CPU, own)) == Hours(1.0, 1.0, "run 0001")
+    assert hours_on(row, 36_000, (Rate(10.0, "cuda", "run 0001", gpu="NVIDIA GeForce RTX 4090:2"),)) is None
+    assert hours_on(row, 36_000, (Rate(10.0, "cuda", "run 0001", gpu="H200"),)) is None
+    assert hours_on(row, 36_000, ()) is None
 
 
 def test_options_are_sorted_by_total_and_what_does_not_fit_is_last_with_the_reason(
@@ -95,14 +101,77 @@ def test_memory_that_nobody_traced_is_unknown_not_guessed(workspace: Workspace) 
 
 
 def test_without_a_rate_the_hours_are_unknown_and_a_run_gives_one(workspace: Workspace) -> None:
-    assert plan(workspace, rate=None).rate is None
+    nothing = plan(workspace, rates=None)
+    assert nothing.rates == ()
+    assert "bench devices -- --model litecnn --img-size" in _plan_text(nothing.as_json())
+    trained(workspace, "0001", samples_per_s=321.0)
+    found = plan(workspace, rates=None)
+    assert [(rate.per_s, rate.device, rate.origin) for rate in found.rates] == [
+        (321.0, "cpu", "run 0001, 2026-11-20")
+    ]
+    assert any(option.provider == "here" and option.total_usd for option in found.options)
+    assert "321 samples/s on cpu (run 0001, 2026-11-20)" in _plan_text(found.as_json())
+
+
+def trained(workspace: Workspace, run: str, **facts: Any) -> None:
+    """A run of the default settings, as its manifest has it."""
     settings = load_settings(None, workspace.root).settings
     kept = {"model": {"name": settings.model.name}, "data": {"img_size": settings.data.img_size}}
-    manifest = {"run": "0001", "status": "completed", "samples_per_s": 321.0, "device": "cpu", "settings": kept}
-    write_json(workspace.runs / "0001" / "manifest.json", manifest)
-    found = plan(workspace, rate=None)
-    assert found.rate == Rate(321.0, "cpu", "run 0001")
-    assert any(option.provider == "here" and option.total_usd for option in found.options)
+    manifest = {"run": run, "status": "completed", "device": "cpu", "settings": kept, "started_at": "2026-11-20T12:00:00+00:00"}  # fmt: skip
+    write_json(workspace.runs / run / "manifest.json", manifest | facts)
+
+
+def measured(device: str = "cpu", **facts: Any) -> dict[str, Any]:
+    settings = load_settings(None, Path("/")).settings
+    return {"device": device, "name": device, "model": settings.model.name, "img_size": settings.data.img_size,
+            "batch_size": 32, "precision": "fp32", "samples_per_s": 100.0, "epoch_s": 1.0, **facts}  # fmt: skip
+
+
+def test_bench_devices_gives_the_rates_that_no_run_has(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One a device, the newest; another net's, another size's and another host's count for nothing."""
+    settings = load_settings(None, workspace.root).settings
+    keep_rates(workspace, [measured(samples_per_s=90.0), measured(model="resnet50"), measured(img_size=777)])
+    keep_rates(workspace, [measured(), measured("cuda", name="Tesla T4", samples_per_s=900.0)])
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    keep_rates(workspace, [measured(samples_per_s=1.0)])
+    monkeypatch.undo()
+    found = measured_rates(settings, workspace)
+    assert [(rate.per_s, rate.device, rate.gpu) for rate in found] == [
+        (900.0, "cuda", "Tesla T4"),
+        (100.0, "cpu", None),
+    ]
+    assert {rate.source for rate in found} == {"bench devices"}
+    rows = {option.gpu: option for option in plan(workspace, rates=None).options}
+    t4, rtx = rows["T4"], rows["RTX 4090"]
+    assert t4.hours_range is not None
+    assert t4.hours_range[0] == t4.hours_range[1] == rows["Tesla T4"].hours
+    assert rtx.hours_from == f"bench devices, {date.today()}"
+    trained(workspace, "0001", samples_per_s=321.0)
+    assert [rate.source for rate in measured_rates(settings, workspace)] == ["run 0001", "bench devices"]
+
+
+def test_rates_that_cannot_be_read_are_said_and_measured_anew(workspace: Workspace) -> None:
+    path = keep_rates(workspace, [measured()])
+    for text in ("[1]", '[{"host": 1}]'):
+        path.write_text(text if text == "[1]" else path.read_text().replace('"samples_per_s"', '"rate"'))
+        with pytest.raises(Failed, match="bench devices"):
+            plan(workspace, rates=None)
+        keep_rates(workspace, [measured()])
+        assert plan(workspace, rates=None).rates
+
+
+def test_bench_devices_keeps_what_it_has_measured(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = {
+        key: value for key, value in measured().items() if key not in ("device", "name", "model", "img_size")
+    }
+    monkeypatch.setattr(devices, "photographs", lambda folder, count: folder)
+    monkeypatch.setattr(devices, "_measure", lambda *words: result | {"latency_ms": 1.0, "peak_memory_bytes": 1, "epoch_usd": None})  # fmt: skip
+    monkeypatch.setattr(devices, "devices_there", lambda: [ChosenDevice("cpu", "a CPU")])
+    settings = load_settings(None, workspace.root).settings
+    devices.main(["--model", settings.model.name, "--img-size", str(settings.data.img_size), "--workspace", str(workspace.root)])  # fmt: skip
+    assert [rate.per_s for rate in measured_rates(settings, workspace)] == [100.0]
 
 
 def test_the_advice_is_the_documents() -> None:
@@ -130,13 +199,15 @@ def test_skypilots_catalogue_becomes_rows_of_today(workspace: Workspace) -> None
     offers = {
         "RTX4090": [item(), item(price=0.59), item(cloud="AWS", price=float("nan"))],
         "L4": [item(accelerator_name="L4", accelerator_count=4.0, spot_price=None, cloud="AWS")],
+        "RTX6000-Ada": [item(accelerator_name="RTX6000-Ada", device_memory=48 / 1024, price=0.77)],
         "M4000": [item(accelerator_name="M4000", device_memory=None)],
     }
-    assert keep_catalogue(workspace.state, offers, "2026-11-21") == 2
+    assert keep_catalogue(workspace.state, offers, "2026-11-21") == 3
     settings = load_settings(None, workspace.root).settings
     rows = {(row.provider, plain(row.gpu)): row for row in price_table(settings, workspace.state)}
     assert (rows["runpod", "rtx4090:1"].hourly_usd, rows["runpod", "rtx4090:1"].memory_gb) == (0.59, 24)
     assert rows["aws", "l4:4"].memory_gb == 96
+    assert rows["runpod", "rtx6000ada:1"].memory_gb == 48
     assert rows["aws", "l4:4"].spot_usd is None
     with pytest.raises(Failed, match="no GPU"):
         keep_catalogue(workspace.state, {"M4000": [item(price=0)]}, "2026-11-21")

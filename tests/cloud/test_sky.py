@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import cloud_budget
 from engine.cloud.job import training_job
+from engine.cloud.prices import find_gpu, price_table
 from engine.cloud.provider import Job, Outcome
-from engine.cloud.sky import Skypilot, _first_json
+from engine.cloud.sky import Skypilot, _first_json, refresh_prices
 from engine.cloud.sky_look import read_look
 from engine.cloud.sky_task import AUTODOWN_SLACK_S, accelerator, job_ends_at, task_yaml
 from engine.config import load_settings
@@ -123,6 +125,14 @@ def test_without_the_command_the_hint_says_how_to_get_it(workspace: Workspace, j
     settings = load_settings(None, workspace.root, ["cloud.skypilot=/nowhere/sky"]).settings
     with pytest.raises(UsageError, match="pip install"):
         Skypilot(settings, workspace).check(job)
+
+
+def test_todays_prices_are_asked_for_as_skypilot_wants_it(workspace: Workspace, tmp_path: Path) -> None:
+    with cloud_budget.fake_cloud(tmp_path, cloud_budget.Case("prices")) as place:
+        settings = load_settings(None, workspace.root, [f"cloud.skypilot={place / 'sky'}"]).settings
+        assert refresh_prices(settings, workspace) == 1
+    newest = find_gpu(price_table(settings, workspace.state), "T4")[0]
+    assert (newest.hourly_usd, newest.spot_usd, newest.source, newest.age_days()) == (0.526, None, "skypilot", 0)
 
 
 def test_an_answer_that_is_no_list_is_unknown_not_gone(workspace: Workspace, job: Job, tmp_path: Path) -> None:
