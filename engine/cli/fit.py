@@ -13,12 +13,12 @@ from engine.training.fit import (
     Extrapolated,
     Forecast,
     TraceCache,
-    Tracer,
     available_bytes,
     facts_of,
     forecast,
     trace_here,
 )
+from engine.training.fit_parts import Tracer
 from engine.training.fit_table import DOCUMENTED, contradictions, settings_of
 
 _GIB = 2**30

@@ -11,8 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-from engine.training.fit import MAPPED_FROM
-
+MAPPED_FROM = 32 << 20  # bytes, the greatest M_MMAP_THRESHOLD
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's numbers in malloc.h
 _NEVER = 2**31 - 1  # its largest int
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,45 +24,21 @@ from typing import Any
 from engine.config import Settings
 from engine.errors import UsageError
 from engine.store.files import write_json
-from engine.tasks.images.names import OWN
+from engine.training.allocator import MAPPED_FROM
+from engine.training.fit_parts import Facts, Tracer, parts_of
 
 FORMAT = 3
-MIB = 1 << 20
-MAPPED_FROM = 32 * MIB  # glibc's greatest M_MMAP_THRESHOLD
 ROOM = 0.9  # of what is free: up to here it fits, up to all of it is the edge
 KEPT = 400  # traces in the cache
-
-# Fitted to peaks measured with torch 2.13 on a CPU (docs/memory.md says to which), beside the heap as it is played:
-# importing and first use of code, and holes that small pieces of the host's keep open: they grow with the pieces
-CODE_OWN = 62 * MIB
-CODE_ZOO = 190 * MIB
-CODE_DIGITS = 83 * MIB  # scikit-learn, which brings them
-HEAP_OWN, HEAP_ZOO = 1.5, 1.016
-# of what a validation batch lives on: up to some pieces of the mapped size, and beyond, where most are mapped
-HOLES = ((5 * MAPPED_FROM, 3.8), (15 * MAPPED_FROM, 1.76))
-# CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
-CUDA_WORKSPACE = 160 * MIB
-CUDA_SPREAD = 1.05
 
 SIZES = (1024, 768, 640, 512, 448, 384, 320, 256, 224, 192, 160, 128, 96, 64, 32)
 SMALLER = ("convnext_base", "swin_base_384", "deit_base_384", "efficientnet_b4", "resnet50", "resnet34",
            "litecnn_pro", "litecnn")  # fmt: skip
 FIXED_SIDE = ("swin_", "deit_", "vit_", "beit")
 
-Tracer = Callable[[Settings, int, int, int, str, str], dict[str, int]]
-
 
 class NotTraced(LookupError):
     """The cache does not hold what a forecast needs."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a forecast wants to know of the data: classes, training samples, bytes of decoded images in memory."""
-
-    classes: int
-    samples: int
-    decoded_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +83,7 @@ def forecast(
         batch = _automatic(settings, facts, device, precision, available, tracer)
         settings = _with(settings, batch_size=batch)
     micro = min(settings.training.micro_batch or batch, batch)
-    parts = _parts(settings, facts, device, precision, batch, micro, tracer)
+    parts = parts_of(settings, facts, device, precision, batch, micro, tracer)
     predicted = sum(parts.values())
     verdict = _verdict(predicted, available)
     biggest = _biggest(settings, facts, device, precision, available, tracer)
@@ -126,42 +101,8 @@ def _verdict(predicted: int, available: int) -> str:
     return "edge" if predicted <= available else "cannot"
 
 
-def _parts(
-    settings: Settings, facts: Facts, device: str, precision: str, batch: int, micro: int, tracer: Tracer
-) -> dict[str, int]:
-    """What the memory goes to, in bytes; the sum is the forecast."""
-    traced = tracer(settings, facts.classes, micro, batch, precision, device)
-    training = settings.training
-    states = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
-    optimizer = states * traced["learning"]
-    average = traced["weights"] + traced["buffers"] if training.ema_decay else 0
-    weights = traced["weights"] + 2 * traced["buffers"]  # the buffers are kept for a step that is taken again
-    step = max(traced["live"], traced["judged"])
-    parts = {"weights": weights, "optimizer": optimizer, "average": average, "step": step}
-    pixels = settings.data.img_size**2 * 3
-    ahead = 3 + training.num_workers  # the one at work, the next, and one a thread
-    if device == "cpu":
-        own = settings.model.name in OWN
-        heap = HEAP_OWN * traced["heap"] if own else HEAP_ZOO * traced["heap"] + _holes(traced["judged"])
-        parts["allocator"] = max(0, int(heap) - sum(parts.values()))
-        parts["code"] = (CODE_OWN if own else CODE_ZOO) + (CODE_DIGITS if settings.data.kind == "digits" else 0)
-        parts["data"] = facts.decoded_bytes + ahead * batch * pixels
-    else:
-        parts["allocator"] = int((CUDA_SPREAD - 1) * sum(parts.values())) + CUDA_WORKSPACE
-    return parts
-
-
-def _holes(living: int) -> float:
-    """Bytes of heap that a net of the zoo leaves open beside what is played; `living`: what a validation lives on."""
-    total, before = 0.0, 0
-    for until, share in HOLES:
-        total += share * max(0, min(living, until) - before)
-        before = until
-    return total
-
-
 def _total(*arguments: Any) -> int:
-    return sum(_parts(*arguments).values())
+    return sum(parts_of(*arguments).values())
 
 
 def _biggest(

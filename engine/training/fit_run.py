@@ -12,15 +12,14 @@ from engine.errors import UnderstudyError, UsageError
 from engine.store.workspace import Workspace
 from engine.tasks.task import Task
 from engine.training.fit import (
-    Facts,
     Forecast,
     NotTraced,
     TraceCache,
-    Tracer,
     available_bytes,
     forecast,
     trace_here,
 )
+from engine.training.fit_parts import Facts, Tracer
 
 
 def ask(

@@ -10,17 +10,14 @@ cost).
 from __future__ import annotations
 
 import contextlib
-import sys
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -31,11 +28,8 @@ from engine.tasks.images.names import OWN
 from engine.tasks.images.preprocess import Preprocess
 from engine.tasks.images.task import ImageTask
 from engine.training.fit_heap import Step, heap_bytes
+from engine.training.fit_kernels import FILLS, Kernels, NoFills, shaped, without_compiler
 from engine.training.optim import freeze
-
-# random fills need no numbers here, and torch's Python versions of them import its compiler, a second's work
-_FILLS = frozenset(("normal_", "uniform_", "bernoulli_", "erfinv_", "exponential_", "trunc_normal_"))
-_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -71,14 +65,14 @@ def trace(
         UsageError: the model cannot be built.
     """
     own = settings.model.name in OWN  # timm imports the compiler itself
-    with _without_compiler() if own else contextlib.nullcontext():
+    with without_compiler() if own else contextlib.nullcontext():
         return _trace(settings, classes, batch, whole, precision, device, threshold)
 
 
 def _trace(
     settings: Settings, classes: int, batch: int, whole: int, precision: str, device: str, threshold: int
 ) -> Traced:
-    with torch.device("meta"), _NoFills():
+    with torch.device("meta"), NoFills():
         wanted = settings.model
         model = build_model(wanted.name, classes, settings=wanted.settings)
     model.train()
@@ -91,10 +85,10 @@ def _trace(
         pixels = torch.empty(whole, side, side, 3, dtype=torch.uint8, device="meta")
         labels = torch.empty(whole, dtype=torch.long, device="meta")
         draws = torch.empty(whole, DRAWS, device="meta")
-        with _Kernels(device, "fp32"):  # augmentation is no part of autocast
+        with Kernels(device, "fp32"):  # augmentation is no part of autocast
             inputs, targets = task.prepare((pixels, labels, draws), training=True)
         prepared = len(recorder.events)
-        with _Kernels(device, precision):
+        with Kernels(device, precision):
             loss = task.loss(model(inputs[:batch]).float(), tuple(target[:batch] for target in targets))
             loss.backward()
     accumulated = recorder.taken_by(p.grad for p in model.parameters())
@@ -105,7 +99,7 @@ def _trace(
     step = Step(recorder.events[:prepared], recorder.events[prepared:], accumulated, -(-whole // batch))
     model.eval()
     judging = _Recorder(kept)
-    with torch.no_grad(), _Kernels(device, precision), judging:
+    with torch.no_grad(), Kernels(device, precision), judging:
         shape = (batch, 3, side, side)
         model(torch.empty(shape, device="meta").contiguous(memory_format=torch.channels_last))
     heap = heap_bytes(
@@ -128,24 +122,6 @@ def _trace(
     )
 
 
-@contextlib.contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Keep torch's Python operators from importing its compiler, which takes longer than the whole trace.
-
-    Each asks it, when first called, to be left out of compilation; nothing is compiled here.
-    """
-    if "torch._dynamo" in sys.modules:
-        yield
-        return
-    stand_in: Any = ModuleType("torch._dynamo")
-    stand_in.disable = lambda function, *_, **__: function
-    sys.modules["torch._dynamo"] = torch._dynamo = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules["torch._dynamo"], torch._dynamo
-
-
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
@@ -165,71 +141,6 @@ def _task(settings: Settings, classes: int) -> ImageTask:
         preprocess=preprocess,
     )
     return ImageTask(plain, facts)
-
-
-class _NoFills(TorchFunctionMode):
-    """Leaves random initialisation out."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _FILLS:
-            return _first(args, kwargs)
-        return func(*args, **(kwargs or {}))
-
-
-def _first(args: Any, kwargs: Any) -> Any:
-    return args[0] if args else next(iter(kwargs.values()))
-
-
-class _Kernels(TorchFunctionMode):
-    """Takes the kernels that the real device takes, where `meta` would take others.
-
-    Attention goes to the fused kernel of the device (torch chooses it when the mask learns nothing); with autocast
-    the matrix operations get copies in half precision, each weight once a step, as `torch.autocast` keeps them.
-    """
-
-    def __init__(self, device: str, precision: str) -> None:
-        super().__init__()
-        self._device, self._half = device, _HALVES.get(precision)
-        self._cast: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in _FILLS:
-            return _first(args, kwargs)
-        if self._half is not None and name in _MATRIX:
-            args = tuple(self._lower(part) for part in args)
-            kwargs = {key: self._lower(part) for key, part in kwargs.items()}
-        elif self._half is not None and name in _FULL:
-            args = tuple(_raise(part) for part in args)
-        if func is F.scaled_dot_product_attention and self._device in ("cpu", "cuda"):
-            mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
-            if not kwargs.get("dropout_p") and (mask is None or not mask.requires_grad):
-                return _FUSED(*args[:3], 0.0, kwargs.get("is_causal", False), attn_mask=mask, scale=kwargs.get("scale"))[0]  # fmt: skip
-        return func(*args, **kwargs)
-
-    def _lower(self, part: Any) -> Any:
-        if not isinstance(part, Tensor) or part.dtype != torch.float32:
-            return part
-        if not isinstance(part, nn.Parameter):
-            return part.to(self._half)
-        if id(part) not in self._cast:
-            self._cast[id(part)] = (part, part.to(self._half))
-        return self._cast[id(part)][1]
-
-
-_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-# of torch's lists for autocast: these in half precision, those in full
-_MATRIX = frozenset(
-    ("conv1d", "conv2d", "conv3d", "linear", "matmul", "bmm", "mm", "addmm", "baddbmm", "__matmul__", "__rmatmul__",
-     "scaled_dot_product_attention")
-)  # fmt: skip
-_FULL = frozenset(("mse_loss", "cross_entropy", "nll_loss", "cosine_similarity", "norm"))
-
-
-def _raise(part: Any) -> Any:
-    half = isinstance(part, Tensor) and part.dtype in (torch.bfloat16, torch.float16)
-    return part.float() if half else part
 
 
 class _Recorder(TorchDispatchMode):
@@ -255,9 +166,10 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if name in _FILLS:
+        if name in FILLS:
             return args[0]
-        result = func(*args, **(kwargs or {}))
+        if (result := shaped(name, args)) is None:
+            result = func(*args, **(kwargs or {}))
         for part in tree_leaves(result):
             if isinstance(part, Tensor):
                 self._see(part.untyped_storage())

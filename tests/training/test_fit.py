@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from engine.config import Settings, load_settings
 from engine.devices.detect import ChosenDevice
 from engine.errors import UsageError
 from engine.store.workspace import Workspace
-from engine.training import fit, fit_run
-from engine.training.fit import Facts, NotTraced, TraceCache, forecast, trace_here
+from engine.training import fit, fit_kernels, fit_run
+from engine.training.fit import NotTraced, TraceCache, forecast, trace_here
 from engine.training.fit_heap import Heap, Step, heap_bytes
+from engine.training.fit_parts import Facts, Tracer
 
 GIB = 2**30
 DATA = Facts(10, 1000)
@@ -33,7 +35,7 @@ def line(
     return {"batch": batch, "weights": 0, "buffers": 0, "learning": 0, "live": step, "judged": 0, "heap": 0}
 
 
-def asked(settings: Settings, available_gib: float, tracer: fit.Tracer = line) -> fit.Forecast:
+def asked(settings: Settings, available_gib: float, tracer: Tracer = line) -> fit.Forecast:
     return forecast(settings, DATA, "cpu", "fp32", int(available_gib * GIB), tracer)
 
 
@@ -75,6 +77,23 @@ def test_a_step_taken_in_parts_adds_its_gradients_up() -> None:
     assert 17 << 20 <= most(1) < 26 << 20
     assert most(1) < most(2) < 31 << 20
     assert most(2) == most(4)
+
+
+def test_a_stand_in_gives_way_to_the_module_that_it_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    stood_for = {"this_is_no_module": {"bool": bool}, "colorsys": {"rgb_to_yiq": bool}}
+    monkeypatch.setattr(fit_kernels, "_STAND_INS", stood_for)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with fit_kernels.without_compiler():
+        import colorsys
+
+        import this_is_no_module  # type: ignore[import-not-found]
+
+        assert this_is_no_module.bool is bool
+        assert colorsys.rgb_to_yiq is bool
+        assert colorsys.rgb_to_hsv(1, 0, 0) == (0, 1, 1)
+        assert sys.modules["colorsys"] is not colorsys
+    assert "this_is_no_module" not in sys.modules
+    assert importlib.import_module("colorsys").rgb_to_yiq is not bool
 
 
 def test_frozen_weights_have_no_gradient(tmp_path: Path) -> None:
