@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,7 @@ from engine.config import load_settings
 from engine.config.schema import Source as Place
 from engine.release.admit import admit
 from engine.store.workspace import Workspace
-from tests.conftest import free_port, shared_folder
+from tests.conftest import PATIENCE_S, free_port, shared_folder, until
 from tests.sync.road import MODEL, Road, Stock
 
 SSHD = Path("/usr/sbin/sshd")
@@ -75,19 +74,18 @@ class Sshd:
             self._child = subprocess.Popen(
                 [str(SSHD), "-D", "-e", "-f", str(self.folder / "sshd_config")], stdout=log, stderr=log
             )
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            if self._child.poll() is not None:
-                break
-            time.sleep(0.02)
-        pytest.skip(f"sshd does not start here: {(self.folder / 'log').read_text()[-300:]}")
+        until(lambda: self._answers() or (self._child and self._child.poll() is not None), "an answer of sshd")
+        if self._child.poll() is not None:
+            pytest.skip(f"sshd does not start here: {(self.folder / 'log').read_text()[-300:]}")
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
         if self._child is not None:
             self._child.terminate()
-            self._child.wait(10)
+            self._child.wait(PATIENCE_S)
             self._child = None
 
     def trust(self, port: int | None = None) -> None:
@@ -109,7 +107,7 @@ class Sshd:
             "user": getpass.getuser(),
             "key": self.key,
             "known_hosts": self.known_hosts,
-            "timeout_s": 10,
+            "timeout_s": PATIENCE_S,
         }
         return Place.model_validate(settings | changes)
 
@@ -119,7 +117,7 @@ class Sshd:
         return [
             *(f"source.{key}={value}" for key, value in shown.items()),
             f"source.known_hosts={self.known_hosts}",
-            "source.timeout_s=10",
+            f"source.timeout_s={PATIENCE_S}",
         ]
 
 
@@ -266,12 +264,9 @@ class Inbox:
     texts: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
-    def wait_for(self, count: int, seconds: float = 60) -> list[str]:
+    def wait_for(self, count: int) -> list[str]:
         """The messages once there are so many of them."""
-        deadline = time.monotonic() + seconds
-        while len(self.texts) < count:
-            assert time.monotonic() < deadline, self.texts
-            time.sleep(0.02)
+        until(lambda: len(self.texts) >= count, f"{count} messages")
         return self.texts
 
 

@@ -19,11 +19,9 @@ from engine.store.events import read_events
 from engine.store.files import write_json
 from engine.store.workspace import Workspace
 from engine.sync.part import WINDOW
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 from tests.sync.conftest import Proxy, Sshd
 from tests.sync.road import MODEL
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def put(root: Path, size: int) -> Path:
@@ -48,18 +46,16 @@ def test_a_killed_download_has_no_final_name_and_the_next_one_goes_on(
     server = make_sshd()
     proxy = make_proxy(server.port, [2 * WINDOW + 1_000_000, None], stall=True)
     server.trust(proxy.port)
-    words = [*MODEL, *server.words(), f"source.port={proxy.port}", "source.timeout_s=60"]
+    words = [*MODEL, *server.words(), f"source.port={proxy.port}", f"source.timeout_s={PATIENCE_S}"]
     command = [sys.executable, "-m", "engine", "--workspace", str(workspace.root), "sync", *words]
     child = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log: list[Path] = []
-    for _ in range(1500):
-        log = list(workspace.incoming.glob("*.windows"))
-        if log and len(log[0].read_bytes().splitlines()) == 2:
-            break
-        time.sleep(0.02)
+
+    def kept() -> int:
+        return sum(len(log.read_bytes().splitlines()) for log in workspace.incoming.glob("*.windows"))
+
+    until(lambda: kept() == 2, "two windows")
     child.send_signal(signal.SIGKILL)
-    child.wait(10)
-    assert log
+    child.wait(PATIENCE_S)
     assert not list(workspace.incoming.glob("*.pth"))
     done = engine("sync", "--json", *words)
     assert (done.code, done.json["error"]["kind"]) == (1, "nothing_admissible"), done.err

@@ -18,13 +18,13 @@ import pytest
 
 from engine.store.events import read_events
 from engine.store.files import sha256_file
+from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from engine.sync.state import arrival
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 from tests.sync.conftest import Inbox, Proxy, Sshd
 from tests.sync.road import MODEL, Road
 
-pytestmark = pytest.mark.timeout(120)
 SIZE = 3_000_000
 MIDDLE = 1_000_000  # bytes of answer after which the line is held: the handshake is far behind, the end far off
 
@@ -43,17 +43,14 @@ def begin(workspace: Workspace, words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until(there: Callable[[], object], child: subprocess.Popen[str]) -> None:
+def brought(child: subprocess.Popen[str], there: Callable[[], object]) -> None:
     """Wait for a state that the child brings about."""
-    deadline = time.monotonic() + 60
-    while not there():
-        assert child.poll() is None, child.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: there() or child.poll() is not None, "what the child is to bring about")
+    assert child.poll() is None, child.communicate()
 
 
 def ended(child: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert out, err
     return dict(json.loads(out))
 
@@ -77,9 +74,9 @@ def held(
         server = make_sshd()
         proxy = make_proxy(server.port, [MIDDLE, None], stall=True)
         server.trust(proxy.port)
-        words = [*MODEL, *server.words(), f"source.port={proxy.port}", "source.timeout_s=60"]
+        words = [*MODEL, *server.words(), f"source.port={proxy.port}", f"source.timeout_s={PATIENCE_S}"]
         started.append(begin(workspace, words))
-        until(proxy.stalled.is_set, started[-1])
+        brought(started[-1], proxy.stalled.is_set)
         return started[-1], proxy, words
 
     yield start
@@ -94,10 +91,11 @@ def test_what_a_killed_sync_had_fetched_is_not_trusted_by_existing(
 ) -> None:
     digest = sha256_file(junk(source_root))
     words = [*MODEL, *make_sshd().words()]
-    child = begin(workspace, words)
-    until(arrival(workspace, digest).exists, child)
-    child.kill()
-    child.communicate()
+    with hold(workspace.lock("admit"), "test"):  # what arrived waits for its admission
+        child = begin(workspace, words)
+        brought(child, arrival(workspace, digest).exists)
+        child.kill()
+        child.communicate()
     assert kinds(workspace) == []
     left = arrival(workspace, digest)
     assert left.exists()
@@ -114,7 +112,7 @@ def test_a_kill_in_the_conversion_leaves_scratch_that_the_next_sync_drops(
     shutil.rmtree(workspace.root)  # one that has never seen this checkpoint
     road.put("a", "checkpoints_cycle1/best_model.pth", 100)
     child = begin(workspace, road.words)
-    until(lambda: list(workspace.incoming.glob("admission-*/job.json")), child)
+    brought(child, lambda: list(workspace.incoming.glob("admission-*/job.json")))
     child.kill()
     child.communicate()
     assert road.holds() is None
@@ -163,7 +161,7 @@ def test_a_disk_that_is_full_before_or_in_the_conversion_is_a_clean_end(
     assert stopped["error"]["kind"] == "disk_full"
     filler.unlink()
     child = begin(workspace, road.words)
-    until(lambda: list(workspace.incoming.glob("admission-*/job.json")), child)
+    brought(child, lambda: list(workspace.incoming.glob("admission-*/job.json")))
     filler = fill(small_disk)
     stopped = ended(child)
     assert (child.returncode, stopped["error"]["kind"] in ("disk", "disk_full")) == (1, True)
@@ -179,8 +177,8 @@ def test_what_is_still_being_written_waits_for_the_next_sync(
     make_sshd: Callable[..., Sshd], source_root: Path, workspace: Workspace
 ) -> None:
     path = junk(source_root)
-    words = [*MODEL, *make_sshd().words(), "source.settle_s=0.5"]
-    child = begin(workspace, words)
+    words = [*MODEL, *make_sshd().words()]
+    child = begin(workspace, [*words, "source.settle_s=3"])
     assert child.stderr is not None
     assert child.stderr.readline().startswith("changed: ")
     with path.open("ab") as stream:
@@ -280,7 +278,7 @@ def test_a_line_that_stalls_is_given_up_and_what_came_is_kept(
     server = make_sshd()
     proxy = make_proxy(server.port, [MIDDLE], stall=True)
     server.trust(proxy.port)
-    words = [*MODEL, *server.words(), f"source.port={proxy.port}", "source.timeout_s=1"]
+    words = [*MODEL, *server.words(), f"source.port={proxy.port}", "source.timeout_s=3"]
     child = begin(workspace, words)
     lost = ended(child)
     assert (child.returncode, lost["error"]["kind"]) == (1, "source_unreachable")
@@ -330,8 +328,8 @@ def test_a_server_tells_once_that_looks_have_stopped_and_once_that_they_come_aga
         time.sleep(1.5)
         assert len(inbox.texts) == 1, "still missed, and said already"
         assert "stopped looking" in inbox.texts[0]
-        assert engine("sync", "--json", *words).code == 0
-        assert "looks again" in inbox.wait_for(2)[1]
+        until(lambda: engine("sync", "--json", *words).code == 0 and len(inbox.texts) > 1, "the next message")
+        assert "looks again" in inbox.texts[1]
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.wait(PATIENCE_S)

@@ -17,7 +17,6 @@ from engine.sync.remote import RemoteSource
 from engine.sync.source import Unreachable, Unreadable
 from tests.sync.conftest import Proxy, Sshd
 
-pytestmark = pytest.mark.timeout(120)
 BEST = "checkpoints_cycle2/best_model's $(touch x).pth"
 
 

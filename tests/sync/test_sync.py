@@ -22,7 +22,7 @@ from engine.store.locks import hold as lock
 from engine.sync.source import Unreachable
 from engine.sync.state import arrival, begin_taking
 from engine.sync.sync import NothingAdmissible
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 from tests.sync.conftest import Sshd
 from tests.sync.road import MODEL, Road
 
@@ -291,12 +291,12 @@ def test_watch_goes_on_after_a_failing_look_and_stops_when_told(road: Road) -> N
     try:
         assert json.loads(child.stdout.readline())["changed"] is False
         road.root.rename(road.root.with_name("away"))
-        assert any("error" in json.loads(child.stdout.readline()) for _ in range(50))
+        until(lambda: "error" in json.loads(child.stdout.readline()), "a look that fails")  # type: ignore[union-attr]
         road.root.with_name("away").rename(road.root)
-        assert any("error" not in json.loads(child.stdout.readline()) for _ in range(50))
+        until(lambda: "error" not in json.loads(child.stdout.readline()), "one that works")  # type: ignore[union-attr]
     finally:
         child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=30)
+        child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130
 
 
