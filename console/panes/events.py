@@ -15,7 +15,7 @@ KINDS = {
     "promoted": ("good", "up"), "deployed": ("tobe", "arrow"), "rolled_back": ("warning", "down"),
     "refused": ("danger", "bad"), "rejected": ("danger", "bad"), "alert": ("danger", "warn"),
     "compared": ("accent", "doing"), "trained": ("accuracy", "done"), "held": ("warning", "mark"),
-    "unheld": ("dim", "mark"), "undeployed": ("warning", "down"), "failed": ("danger", "bad"),
+    "unheld": ("dim", "mark"), "unrejected": ("dim", "mark"), "undeployed": ("warning", "down"), "failed": ("danger", "bad"),
 }  # fmt: skip
 
 TABLE = 64  # cells from which on kind, subject and person stand in columns
@@ -75,7 +75,7 @@ def describe(event: Event, arrow: str = "→") -> str:
     if event.kind == "compared":
         verdict = str(detail.get("verdict"))
         words.append({"tobe": _("TO-BE wins"), "asis": _("AS-IS wins")}.get(verdict, _("undecided")))
-    elif event.kind in ("refused", "rejected", "alert", "held") and detail.get("reason"):
+    elif event.kind in ("refused", "rejected", "unrejected", "baked", "alert", "held") and detail.get("reason"):
         words.append(said(str(detail["reason"])))
     elif event.kind == "trained" and isinstance(detail.get("accuracy"), int | float):
         words.append(text.percent(detail["accuracy"]))

@@ -176,6 +176,8 @@ def _watched(view: View, title: str, bake: Bake) -> Station:
         until = text.moment(bake.until)
         left = f" {text.duration(until - view.now)}" if until is not None else ""
         return Station(title, "doing", _("watched") + left)
+    if bake.state == "unjudged":
+        return Station(title, "doing", _("not judged"))
     if bake.state == "alarm":
         return Station(title, "bad", _("ALARM"))
     return Station(title, "done", text.short(bake.release))

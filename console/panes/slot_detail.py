@@ -88,6 +88,7 @@ def bake_word(view: View, bake: Bake) -> tuple[str, str]:
     words = {
         "watching": (f"{glyphs.doing} {_('watched')}", "warning"),
         "passed": (f"{glyphs.done} {_('passed')}", "good"),
+        "unjudged": (f"{glyphs.warn} {_('not judged')}", "warning"),
         "alarm": (f"{glyphs.bad} {_('ALARM')}", "danger"),
         "rolled_back": (f"{glyphs.warn} {_('went back')}", "danger"),
     }

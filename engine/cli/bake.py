@@ -103,11 +103,14 @@ def _text(result: dict[str, Any]) -> str:
     found = result["bake"]
     if found is None:
         return "nothing was promoted that could be watched"
-    lines = [f"{found['release'][:8]} in place of {found['replaced'][:8]}: {found['state'].replace('_', ' ')}"]
+    state = {"rolled_back": "rolled back", "unjudged": "not judged"}.get(found["state"], found["state"])
+    lines = [f"{found['release'][:8]} in place of {found['replaced'][:8]}: {state}"]
     until = f", watched until {found['until'][11:16]}" if found["state"] == "watching" else ""
     lines.append(f"{found['requests']} answers, {found['errors']} errors{until}")
     if found["reason"]:
         lines.append(found["reason"])
-    if found["state"] == "alarm":
+    if found["state"] == "unjudged":
+        lines.append(f"next:   {room.JUDGE_LATER}")
+    if found["state"] in ("alarm", "unjudged"):
         lines.append(f"undo:   python -m engine rollback {found['backup']}")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from engine.cli.verb import Session, Verb, table
-from engine.protocol import Run, Slot, Sweep, to_json
+from engine.protocol import Bake, Run, Slot, Sweep, to_json
 from engine.release.control import slot_stats
 from engine.store.clock import now, parse
 from engine.store.workspace import SLOTS, TITLES
@@ -45,6 +45,7 @@ def status(session: Session) -> None:
         "runs_total": runs.total,
         "sweeps": to_json(runs.sweeps),
         "backups": to_json(slots.backups),
+        "bake": to_json(slots.bake),
         "held": to_json(health.held),
         "missed_looks": health.missed_looks,
         "locks": to_json(health.locks),
@@ -65,6 +66,7 @@ def status(session: Session) -> None:
             ("look", _look(health.last_sync, health.missed_looks)),
             ("compare", _compared(result["last_ab"])),
             ("gate", f"{'open' if gate.open else 'closed'}: {gate.reason}"),
+            *([("bake", _bake(slots.bake))] if slots.bake and slots.bake.release == slots.asis.release else []),
             ("training", _runs(runs.runs, runs.total)),
             *([("sweep", _sweep(runs.sweeps[0]))] if runs.sweeps else []),
             ("backups", _backups(result["backups"])),
@@ -137,6 +139,13 @@ def _compared(last: dict[str, Any] | None) -> str:
         sides.append(f"{TITLES[slot]} {'–' if accuracy is None else format(accuracy, '.2%')}")
     verdict = {"tobe": "TO-BE is better", "asis": "AS-IS is better"}.get(str(last.get("verdict")), "undecided")
     return f"{age(last.get('at'))}, {last.get('n') or 0:,} images: {', '.join(sides)}, {verdict}"
+
+
+def _bake(bake: Bake) -> str:
+    if bake.state == "watching":
+        return f"AS-IS is watched: {bake.requests} answers, {bake.errors} errors"
+    state = {"rolled_back": "rolled back", "unjudged": "not judged"}.get(bake.state, bake.state)
+    return f"{state}{_because(bake.reason)}"
 
 
 def _runs(runs: list[Run], total: int) -> str:

@@ -14,7 +14,7 @@ SWEEPS = 20
 SWEEP_ROWS = 50
 
 SlotState = Literal["live", "loading", "empty", "down"]
-BakeState = Literal["watching", "passed", "alarm", "rolled_back"]
+BakeState = Literal["watching", "passed", "unjudged", "alarm", "rolled_back"]
 
 
 # runs and progress ------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ class Bake:
     """The watch over a release that was promoted: it may still go back by itself.
 
     `release` took the place of `replaced`; both are counted (`requests`, `errors`) since `since`, until `until`.
-    `reason` says what raised the alarm, or why it went back.
+    `unjudged`: too few answers came. `reason` says so, what raised the alarm, or why it went back.
     """
 
     release: str

@@ -9,6 +9,10 @@ the share 1/(k(k+1)) of `bake.alpha`; those shares sum to 1, so by the union bou
 an alarm in at most `bake.alpha` of the bakes however many looks there are (alpha spending: Lan and DeMets
 1983, Biometrika 70(3)). Each look shares its part over the three tests. A significant but small difference is
 no alarm: each has a limit on its size too. The p99 has no test here, only a limit that two looks in a row pass.
+
+A bake ends as `passed`, with an alarm, because AS-IS went back, or, where fewer than `bake.min_requests` answers
+came, as `unjudged`: nothing is known then, so nothing is claimed and nothing goes back by itself. A later look takes
+the answers that came since, and judges by them.
 """
 
 from __future__ import annotations
@@ -40,12 +44,13 @@ _NOTICEABLE_MS = 10.0  # a smaller growth of the p99 is the host's, not the mode
 _NEWEST = 500  # the promotion's event is among so many
 _NOTHING: dict[str, Any] = {"requests": 0, "errors": 0, "p99_ms": None, "confidence": [], "classes": {}}
 Tell = Callable[[str, str, str], None]
+JUDGE_LATER = "have clients ask it and judge it then: python -m engine bake"
 
 
 def standing(workspace: Workspace) -> dict[str, Any] | None:
     """The newest bake as last looked at, or None: `{release, replaced, since, until, state, reason, requests,
-    errors, backup, by_itself}`; `state` is `watching`, `passed`, `alarm` or `rolled_back`, the last `by_itself` or by
-    a person."""
+    errors, backup, by_itself}`; `state` is `watching`, `passed`, `unjudged`, `alarm` or `rolled_back`, the last
+    `by_itself` or by a person."""
     found = _read(workspace)
     if found is None:
         return None
@@ -77,16 +82,20 @@ def due(workspace: Workspace, settings: Settings) -> bool:
 def look(
     workspace: Workspace, settings: Settings, tell: Tell = lambda subject, text, fix: None
 ) -> dict[str, Any] | None:
-    """Look once at the bake under way, and act on what is seen; returns `standing`, or None without one.
+    """Look once at the bake under way, or at one that had too few answers, and act on what is seen; returns
+    `standing`, or None without one.
 
     Args:
-        tell: takes subject, text and fix of an alarm, before it is written down as told: at least once.
+        tell: takes subject, text and fix of an alarm or of too few answers, before it is written down as told: at
+            least once.
     """
     with hold(workspace.lock("bake"), "bake", wait=True):
-        found = _begun(workspace, settings)
+        found, pointer = _begun(workspace, settings), read_pointer(workspace, "asis")
+        if found is not None and found["state"] == "unjudged" and pointer and pointer.transaction == found["id"]:
+            until = parse(found["since"]) + timedelta(minutes=settings.bake.minutes)
+            found |= {"state": "watching", "reason": None, "until": timestamp(until)}
         if found is None or not _unfinished(found, settings):
             return standing(workspace)
-        pointer = read_pointer(workspace, "asis")
         if pointer is None or pointer.transaction != found["id"]:
             return _end(workspace, found, "rolled_back", "AS-IS holds another release by now")
         if found["state"] == "watching":
@@ -101,7 +110,7 @@ def look(
 def needed(workspace: Workspace) -> set[str]:
     """Names of backups and ids of releases that a bake under way may go back to."""
     found = _read(workspace)
-    if found is None or found["state"] not in ("watching", "alarm"):
+    if found is None or found["state"] not in ("watching", "unjudged", "alarm"):
         return set()
     return {name for name in (found["release"], found["replaced"], found["backup"]) if name}
 
@@ -158,10 +167,7 @@ def _judge(workspace: Workspace, settings: Settings, found: dict[str, Any], tell
     enough = total["requests"] >= settings.bake.min_requests
     if not enough:
         if over:
-            said = (
-                f"only {total['requests']} answers came in {settings.bake.minutes:g} minutes: too few to judge by"
-            )
-            found |= {"state": "passed", "reason": said}
+            _leave_unjudged(workspace, settings, found, total["requests"], tell)
         return
     if total["requests"] < found["next_at"] and not over:
         return
@@ -172,6 +178,7 @@ def _judge(workspace: Workspace, settings: Settings, found: dict[str, Any], tell
         _alarm(workspace, settings, found, "; ".join(reasons), tell)
     elif over:
         found |= {"state": "passed", "reason": f"{total['requests']} answers, none of its figures out of bounds"}
+        _record(workspace, found, "baked", {"outcome": "passed"})
 
 
 def _reasons(settings: Settings, found: dict[str, Any], total: dict[str, Any]) -> list[str]:
@@ -204,28 +211,41 @@ def _reasons(settings: Settings, found: dict[str, Any], total: dict[str, Any]) -
     return reasons
 
 
-def _alarm(workspace: Workspace, settings: Settings, found: dict[str, Any], reason: str, tell: Tell) -> None:
-    told = any(event["detail"].get("bake") == found["id"] for event in read_events(workspace, _NEWEST))
-    if not told:
-        append_event(
-            workspace,
-            "alert",
-            "AS-IS",
-            {
-                "severity": "critical",
-                "slot": "asis",
-                "bake": found["id"],
-                "release": found["release"],
-                "replaced": found["replaced"],
-                "reason": reason,
-                "looks": found["looks"],
-            },
+def _leave_unjudged(
+    workspace: Workspace, settings: Settings, found: dict[str, Any], requests: int, tell: Tell
+) -> None:
+    least = settings.bake.min_requests
+    reason = f"not enough answers: {requests} of {least} (bake.min_requests)"
+    found |= {"state": "unjudged", "reason": reason}
+    _record(workspace, found, "baked", {"outcome": "unjudged", "requests": requests, "needed": least})
+    if not found.get("told_unjudged"):
+        tell(
+            f"nothing is known of how AS-IS does since {found['release'][:8]} was promoted",
+            reason,
+            f"{JUDGE_LATER}; or take it down: python -m engine rollback {found['backup']}",
         )
+        found |= {"told_unjudged": True}
+    write_json(_path(workspace), found)
+
+
+def _record(workspace: Workspace, found: dict[str, Any], kind: str, detail: dict[str, Any]) -> None:
+    """The bake's one event of this kind and outcome, whatever was killed meanwhile."""
+    for event in read_events(workspace, _NEWEST):
+        past = event["detail"]
+        same = past.get("bake") == found["id"] and past.get("outcome") == detail.get("outcome")
+        if event["kind"] == kind and same:
+            return
+    about = {key: found[key] for key in ("release", "replaced", "reason", "looks")}
+    append_event(workspace, kind, "AS-IS", {**detail, "slot": "asis", "bake": found["id"], **about})
+
+
+def _alarm(workspace: Workspace, settings: Settings, found: dict[str, Any], reason: str, tell: Tell) -> None:
+    found |= {"state": "alarm", "reason": reason}
+    _record(workspace, found, "alert", {"severity": "critical"})
     fix = f"take it down: python -m engine rollback {found['backup']}"
     if settings.bake.rollback:
         fix = f"it is rolled back by itself to {str(found['replaced'])[:8]}"
     tell(f"AS-IS does worse since {found['release'][:8]} was promoted", reason, fix)
-    found |= {"state": "alarm", "reason": reason}
     write_json(_path(workspace), found)
 
 

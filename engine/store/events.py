@@ -34,6 +34,7 @@ KINDS = (
     "compared",
     "promoted",
     "rolled_back",
+    "baked",
     "held",
     "unheld",
     "rejected",

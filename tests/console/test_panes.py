@@ -214,6 +214,17 @@ def test_the_watch_over_a_promotion_stands_on_the_road_with_the_key_that_takes_i
     assert road.next_action(seen) == "undo"
 
 
+def test_a_watch_with_too_few_answers_is_not_shown_as_passed() -> None:
+    seen = view("busy")
+    assert seen.store.slots
+    assert seen.store.slots.bake
+    object.__setattr__(seen.store.slots, "bake", replace(seen.store.slots.bake, state="unjudged"))
+    seen.store.feed = "live"
+    for said in (shown(slots.draw_both(seen, 116, 34)), shown(road.draw(seen, 120, 2, "UNDERSTUDY"))):
+        assert "not judged" in said
+        assert "passed" not in said
+
+
 def test_nothing_is_said_of_what_was_not_heard() -> None:
     for name in ("checkpoints", "compare", "events", "devices", "training"):
         silent = view("busy")

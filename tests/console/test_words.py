@@ -61,7 +61,7 @@ def words_of_data() -> set[str]:
 
 
 EVENTS = ("deployed", "promoted", "rolled_back", "undeployed", "refused", "rejected", "alert", "compared", "trained",
-          "synced", "held", "unheld", "notified", "started", "stopped")  # fmt: skip
+          "synced", "held", "unheld", "unrejected", "baked", "notified", "started", "stopped")  # fmt: skip
 
 
 def test_every_sentence_is_translated() -> None:

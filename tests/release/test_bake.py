@@ -156,6 +156,57 @@ def test_an_equal_release_passes_and_few_answers_say_nothing(
     assert (found["state"], found["requests"]) == ("passed", 305)
 
 
+def test_too_few_answers_are_no_pass_and_are_judged_when_they_came(
+    engine: Engine,
+    workspace: Workspace,
+    pair: tuple[str, str],
+    server: Server,
+    settings_of: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, told = settings_of("bake.rollback=true"), []
+    server.count(pair[0], 1000)
+    server.count(pair[1], 12, errors=12)
+    bake.look(workspace, settings)
+    late = bake.now() + bake.timedelta(hours=1)
+    monkeypatch.setattr(bake, "now", lambda: late)
+
+    def look() -> dict[str, Any]:
+        return bake.look(workspace, settings, lambda *words: told.append(words)) or {}
+
+    wanted = ("unjudged", "not enough answers: 12 of 100 (bake.min_requests)")
+    assert [(found["state"], found["reason"]) for found in (look(), look())] == [wanted, wanted]
+    pointer = read_pointer(workspace, "asis")
+    assert pointer is not None
+    assert pointer.release == pair[1], "a lack of traffic takes nothing down"
+    assert not bake.due(workspace, settings), "nobody waits for clients without end"
+    assert bake.needed(workspace) >= set(pair)
+    ((subject, text, fix),) = told
+    assert (pair[1][:8] in subject, text) == (True, wanted[1])
+    assert "python -m engine bake; or take it down: python -m engine rollback model_" in fix
+
+    def ends() -> list[tuple[str, str]]:
+        events = [event["detail"] for event in read_events(workspace) if event["kind"] == "baked"]
+        return [(detail["outcome"], detail["reason"]) for detail in events]
+
+    assert ends() == [wanted]
+    assert f"bake      not judged: {wanted[1]}" in engine("status").out
+    assert engine("status", "--json").json["bake"]["state"] == "unjudged"
+    said = engine("bake", "bake.minutes=0.001").out
+    assert "not judged" in said
+    assert "next:   have clients ask it" in said
+
+    assert bake.due(workspace, settings_of("bake.minutes=120")) is False
+    assert (bake.look(workspace, settings_of("bake.minutes=120")) or {})["state"] == "watching", "longer, if asked"
+    later = late + bake.timedelta(hours=1)
+    monkeypatch.setattr(bake, "now", lambda: later)
+    assert look()["state"] == "unjudged"
+    server.count(pair[1], 150)
+    assert look()["state"] == "passed"
+    assert [outcome for outcome, _ in ends()] == ["unjudged", "passed"]
+    assert len(told) == 1
+
+
 def test_what_goes_down_by_hand_ends_the_watch(
     workspace: Workspace, pair: tuple[str, str], server: Server, settings_of: Callable[..., Settings]
 ) -> None:
