@@ -15,6 +15,7 @@ from typing import Self
 import psutil
 
 from engine.config.schema import CloudSsh
+from tests.conftest import PATIENCE_S, free_port
 
 SSHD = Path("/usr/sbin/sshd")
 _THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
@@ -36,8 +37,7 @@ class Rented:
         self.home.mkdir(parents=True)
         for key in ("user", "host"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {(folder / 'host.pub').read_text()}")
         sftp = next(path for path in _SFTP if Path(path).exists())
         # a number of threads that is set here holds there too: the same sums in the same order
@@ -63,7 +63,7 @@ class Rented:
         place |= {
             "known_hosts": self.folder / "known_hosts",
             "root": str(self.home / "understudy"),
-            "timeout_s": 10,
+            "timeout_s": PATIENCE_S,
         }
         return CloudSsh.model_validate(place | more)
 
@@ -79,8 +79,8 @@ class Rented:
             self._server = subprocess.Popen(
                 [str(SSHD), "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline and self._server.poll() is None:
             with socket.socket() as client:
                 if client.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
@@ -97,7 +97,7 @@ class Rented:
                     process.kill()
             self._server.poll()
             time.sleep(0.02)
-        self._server.wait(10)
+        self._server.wait(PATIENCE_S)
         self._server = None
 
     def cut(self) -> int:

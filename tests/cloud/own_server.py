@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from benchmarks._rented import Rented
 from engine.cloud.provider import Job, MachineState
 from engine.cloud.ssh import SshProvider
 
-# counts to COUNT (a file beside the runs), a state every 20 ms; stops as a training does; CODE is its exit code
+# counts a state every 20 ms, to the setting `to`, and beyond it for as long as the home has a file `held`; stops as
+# a training does; `code` is its exit code
 ENGINE = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -27,7 +27,7 @@ signal.signal(signal.SIGTERM, lambda *_: stopped.append(1) if "deaf" not in sett
 state = folder / "last.json"
 count = json.loads(state.read_text()) if state.exists() else 0
 print("from", count, *words[words.index("--workspace") + 2 :], os.environ.get("TOKEN", ""), flush=True)
-while count < int(settings.get("trackers.to", 40)):
+while count < int(settings.get("trackers.to", 40)) or (Path.home() / "held").exists():
     time.sleep(0.02)
     count += 1
     scratch = folder / "scratch"
@@ -56,6 +56,13 @@ class OwnServer:
         (package / "__main__.py").write_text(ENGINE)
         self.settings = {"python": sys.executable, "files": ["**/*", ".env"], "grace_s": 0.5, **self.settings}
 
+    def hold(self) -> None:
+        """No training there comes to its end until `let_end`."""
+        (self.host.home / "held").touch()
+
+    def let_end(self) -> None:
+        (self.host.home / "held").unlink()
+
     @property
     def provider(self) -> SshProvider:
         return SshProvider(self.host.settings(**self.settings), self.said.append)
@@ -63,14 +70,6 @@ class OwnServer:
     def job(self, *words: str, name: str = "train-1", left_s: float | None = None, **more: object) -> Job:
         stop_at = None if left_s is None else time.time() + left_s
         return Job(name, ("train", *words), self.code, stop_at=stop_at, **more)  # type: ignore[arg-type]
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 def settled(state: MachineState) -> tuple[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,9 @@ from engine.cloud.provider import Job
 from engine.cloud.ssh import SshProvider
 from engine.config import load_settings
 from engine.store.workspace import Workspace
-from tests.cloud.own_server import wait_for
+from tests.conftest import until
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 PROJECT = Path(__file__).resolve().parents[2]
 # a net of a few thousand weights with all that has a state
 SAVED = ("training.epochs=5", "training.save_every_steps=2", "training.num_workers=0")
@@ -53,9 +55,8 @@ def test_killed_there_and_the_same_bytes(tmp_path: Path, workspace: Workspace, o
             if made.is_dir():
                 shutil.copytree(made, there / made.name)
         machine = provider.launch(Job("exact", ("train", *words), PROJECT))
-        wait_for(lambda: (there / "runs" / "0001" / "previous.pth").exists(), 120)
-        for process in host.training():
-            process.kill()
+        until(lambda: (there / "runs" / "0001" / "previous.pth").exists())
+        os.kill(json.loads((there / "runs" / "0001" / "manifest.json").read_text())["pid"], signal.SIGKILL)
         log = "\n".join(provider.logs(machine, follow=True))
         provider.bring_home(machine, tmp_path / "home")
         found = json.loads((tmp_path / "home" / "0001" / "manifest.json").read_text())
