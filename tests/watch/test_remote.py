@@ -17,7 +17,7 @@ from engine.store.workspace import Workspace
 from engine.watch import remote
 from engine.watch.agentless import read_answer
 from engine.watch.remote import RemoteHost, sample_all
-from tests.conftest import PROJECT, Result, free_port
+from tests.conftest import PATIENCE_S, PROJECT, Result, free_port
 from tests.sync.conftest import Sshd, make_sshd, source_root  # noqa: F401 - fixtures
 
 SMI = """#!/bin/sh
@@ -109,7 +109,7 @@ def test_a_host_that_stops_answering_keeps_its_last_figures_and_comes_back(gpu_b
     server = gpu_box()
 
     async def look() -> list[Devices]:
-        host = RemoteHost("gpu-box", host_of(server), connect_s=5)
+        host = RemoteHost("gpu-box", host_of(server), connect_s=PATIENCE_S)
         found = [await host.sample()]
         server.stop()
         await host.close()
@@ -142,7 +142,7 @@ def test_an_engine_there_has_its_stream_merged(make_sshd: Callable[..., Sshd], t
 
         task = asyncio.create_task(RemoteHost("gpu-box", host_of(server, engine=engine)).follow(1.0, put))
         try:
-            await asyncio.wait_for(done.wait(), 30)
+            await asyncio.wait_for(done.wait(), PATIENCE_S)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -167,7 +167,7 @@ def follow(host: RemoteHost, enough: Callable[[dict[str, Any]], Any]) -> dict[st
 
         task = asyncio.create_task(host.follow(0.2, put))
         try:
-            await asyncio.wait_for(done.wait(), 30)
+            await asyncio.wait_for(done.wait(), PATIENCE_S)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
