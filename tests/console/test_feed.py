@@ -19,13 +19,14 @@ from console.replay import Replay, read_all
 from console.store import STALE_AFTER_S, Store
 from engine.errors import UsageError
 from engine.protocol import Health, Message, Progress, Slot, Slots, Source, encode
+from tests.conftest import PATIENCE_S
 from tests.console.conftest import RECORDINGS, MakeApp, filled, screen_text
 
 EVENING = RECORDINGS / "evening.jsonl"
 
 
 def soon(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if true():
             return True
@@ -52,8 +53,7 @@ def test_a_feed_that_dies_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     feed.start(lambda: problems.append(feed.problem))
     try:
         assert soon(lambda: "the database is damaged" in problems)
-        assert soon(lambda: bool(feed.pending._newest))
-        assert feed.problem == ""
+        assert soon(lambda: bool(feed.pending._newest) and not feed.problem)
     finally:
         feed.stop()
     assert feed._child is not None
@@ -83,7 +83,7 @@ def test_damaged_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
 def test_a_feed_that_hangs_is_stale_at_once_and_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hang: str
 ) -> None:
-    monkeypatch.setattr(feeds, "BACK_OFF_S", (0.05,))
+    monkeypatch.setattr(feeds, "BACK_OFF_S", (0.5,))
     monkeypatch.setattr(feeds, "MIN_SILENCE_S", 0.3)
     mark = tmp_path / "mark"
     promise = '"beat_s":0.1,"sources":[]'
@@ -101,8 +101,8 @@ def test_a_feed_that_hangs_is_stale_at_once_and_is_started_again(
     try:
         assert soon(lambda: any(state == "stale" for state, _ in told))
         assert soon(lambda: ("offline", "the engine hung, and is started again") in told)
-        assert soon(lambda: feed.state == "live")
-        assert feed.problem == ""
+        monkeypatch.setattr(feeds, "MIN_SILENCE_S", PATIENCE_S)  # the next one is not hung where it is only slow
+        assert soon(lambda: feed.state == "live" and not feed.problem)
         assert feed.started == 2
         assert first is not None
         assert first.poll() is not None
@@ -117,9 +117,9 @@ def test_what_is_said_again_wakes_nobody(tmp_path: Path) -> None:
     feed.start(lambda: woken.append(len(feed.drain())))
     try:
         assert soon(lambda: bool(woken))
-        time.sleep(0.5)
+        for _ in range(3):
+            assert soon(lambda: len(feed.drain()) == 1)  # it keeps its snapshot young
         assert len(woken) == 1
-        assert len(feed.drain()) == 1  # but it keeps its snapshot young
     finally:
         feed.stop()
 
@@ -184,11 +184,13 @@ def test_a_recording_is_played_paused_and_moved() -> None:
     store = Store()
     replay.start(lambda: None)
     try:
-        assert soon(lambda: replay.now >= replay.end)
-        time.sleep(0.05)
-        for message in replay.drain():
-            store.apply(message, replay.now)
-        assert store.home == "studio"
+
+        def played() -> bool:
+            for message in replay.drain():
+                store.apply(message, replay.now)
+            return replay.now >= replay.end and store.home == "studio"
+
+        assert soon(played)
         replay.pause()
         replay.seek(-60)
         assert replay.now == pytest.approx(replay.end - 60)
@@ -251,7 +253,7 @@ def test_a_replay_jumps_and_counts_damaged_lines_once(tmp_path: Path) -> None:
 def test_a_recorded_stream_that_fell_silent_is_shown_as_stale(tmp_path: Path) -> None:
     path = tmp_path / "gap.jsonl"
     spread(path, 3, every=30.0)
-    replay = Replay(path, speed=50.0)
+    replay = Replay(path, speed=25.0)
     states: list[str] = []
     replay.start(lambda: states.append(replay.state))
     try:
