@@ -32,7 +32,9 @@ _DOWN_S = 600.0
     metavar="USD",
     help="It ends before it has cost so much.",
 )
-@click.option("--dry-run", is_flag=True, help="Write the task and check it; rent nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything that a launch checks, and show it; write and rent nothing."
+)
 @click.option("--detach", is_flag=True, help="Do not wait until it trains.")
 def cloud_launch(
     session: Session, name: str | None, gpu: str | None, spot: bool, max_hourly: float | None, budget: float | None,
@@ -46,12 +48,11 @@ def cloud_launch(
     cloud, ledger = session.settings.cloud, Ledger(session.workspace)
     name = name or _free_name(ledger.names())
     check_name(name)
-    if (
-        not dry_run
-        and name in ledger.names()
-        and (stopped := ledger.read(name)).open
-        and stopped.wanted == "stopped"
-    ):
+    if name in ledger.names() and (stopped := ledger.read(name)).open and stopped.wanted == "stopped":
+        if dry_run:
+            going = f"'{name}': its training would go on where it was stopped, with the settings it began with"
+            session.emit({"name": name, "ok": True, "goes_on": True}, going)
+            return
         want(session.workspace, name, "up", "")
         session.say(f"'{name}': the training goes on where it was stopped, with the settings it began with")
         start_guard(session.workspace, name, session.engine_command)
@@ -67,7 +68,7 @@ def cloud_launch(
         idle_minutes=cloud.idle_minutes,
     )
     if dry_run:
-        session.emit(_tried(session, job), lambda value: value["task"] or f"{value['words']}\nnothing was rented")
+        _rehearse(session, job)
         return
     entry = order(session.workspace, session.settings, job)
     start_guard(session.workspace, name, session.engine_command)
@@ -78,30 +79,33 @@ def cloud_launch(
     session.emit(_one(session, name), _status_line)
 
 
-def _tried(session: Session, job: Any) -> dict[str, Any]:
-    """What would be asked of the provider."""
-    from dataclasses import replace
+def _rehearse(session: Session, job: Any) -> None:
+    """Show what a launch would check, upload and ask for; an error where a check fails."""
+    from engine.cloud.rehearsal import rehearse
 
-    from engine.cloud.ledger import Entry, seconds
-    from engine.cloud.machines import open_provider
-    from engine.cloud.money import stop_at
+    done = rehearse(session.workspace, session.settings, job)
+    if (problem := done.problem()) is None:
+        session.emit(done.as_json(), _rehearsed_text)
+        return
+    if not session.json:
+        session.emit(done.as_json(), _rehearsed_text)
+    raise problem
 
-    provider = open_provider(session.settings, session.workspace)
-    job = provider.check(job)
-    now, most = seconds(), provider.expected(job).hourly_usd
-    job = replace(job, stop_at=stop_at(Entry(job.name, provider.name, job, most, job.budget_usd, now), session.settings.cloud, now))  # fmt: skip
-    task = None
-    if provider.name == "skypilot":
-        from engine.cloud.sky_task import task_yaml
 
-        task = task_yaml(job, None, session.settings.cloud.infra, now)
-    return {
-        "name": job.name,
-        "words": " ".join(job.words),
-        "hourly_usd": most,
-        "stop_at": job.stop_at,
-        "task": task,
-    }
+def _rehearsed_text(value: dict[str, Any]) -> str:
+    kind = f"{value['gpu'] or value['provider']}{' spot' if value['spot'] else ''}"
+    head = f"{value['name']}: {kind}" + (
+        f", at most ${value['hourly_usd']:.2f} an hour" if value["hourly_usd"] else ""
+    )
+    if value["stop_at"]:
+        head += f"; begun now it would end by {value['stop_at'][:16].replace('T', ' ')}"
+    marks = {True: "ok", False: "no", None: "?"}
+    rows = [(marks[check["ok"]], check["name"], check["detail"]) for check in value["checks"]]
+    rows += [("", "upload", f"{item['place']}: {item['files']:,} files, {item['bytes'] / 1e6:,.1f} MB of {item['source']}")
+             for item in value["uploads"]]  # fmt: skip
+    said = [f"  {line}" for check in value["checks"] for line in check["said"]]
+    parts = [head, table(rows), *(["\n".join(said)] if said else []), value["task"] or f"there: {value['words']}"]
+    return "\n\n".join([*parts, "nothing was rented, uploaded or written"])
 
 
 def _free_name(taken: list[str]) -> str:

@@ -189,15 +189,22 @@ class Ledger:
         """
         check_name(entry.name)
         with self.lock(entry.name):
-            if self._path(entry.name).exists():
-                before = self.read(entry.name)
-                if before.open:
-                    raise Busy(
-                        f"'{entry.name}' is there already",
-                        f"end it with: python -m engine cloud down {entry.name}",
-                    )
+            if before := self.must_be_free(entry.name):
                 write_json(self.folder / "past" / f"{entry.name}-{int(before.started_at)}.json", before.as_json())
             self.write(entry)
+
+    def must_be_free(self, name: str) -> Entry | None:
+        """The entry of a machine of this name that is gone, if there was one.
+
+        Raises:
+            UsageError: a name that is none.
+            Busy: a machine of this name may still run.
+        """
+        check_name(name)
+        before = self.read(name) if self._path(name).exists() else None
+        if before is not None and before.open:
+            raise Busy(f"'{name}' is there already", f"end it with: python -m engine cloud down {name}")
+        return before
 
     def write(self, entry: Entry) -> None:
         """Replace the entry; for the holder of its lock."""

@@ -54,25 +54,57 @@ def order(
     """Check a job and write its page of the ledger; its guard does the rest.
 
     Raises:
-        UsageError: no provider, no budget where it costs something, a budget that is too small, a bad name.
+        UsageError: no provider, no budget where it costs something, a budget that is too small, a bad name, a GPU
+            that is too small by `fit`'s forecast.
         Busy: a machine of this name may still run.
     """
     provider = provider or open_provider(settings, workspace)
+    provider.ready()
+    entry = checked(settings, job, provider, seconds() if now is None else now)
+    fits, reason = memory_problem(workspace, settings, entry.job)
+    if fits is False:
+        raise UsageError(f"it does not fit into a {job.gpu}: {reason}", "choose a bigger GPU, or smaller settings", kind="cannot_fit")  # fmt: skip
+    Ledger(workspace).create(entry)
+    return entry
+
+
+def checked(settings: Settings, job: Job, provider: Provider, now: float) -> Entry:
+    """The page of the ledger that a job would get, its price and budget being checked; nothing is written.
+
+    Raises:
+        UsageError: no such GPU, no budget where it costs something, or one that leaves no time to train.
+    """
     job = provider.check(job)
     most = provider.expected(job).hourly_usd
     if most and job.budget_usd is None:
         raise UsageError(
             f"no budget for a machine of up to ${most:.2f} an hour", "give --budget USD, or set cloud.budget_usd"
         )
-    now = seconds() if now is None else now
     if most and job.budget_usd is not None:
         minutes = job.budget_usd / most * 60 - settings.cloud.reserve_minutes - job.idle_minutes
         if minutes < 10:
             hint = f"it needs at least ${(settings.cloud.reserve_minutes + job.idle_minutes + 10) / 60 * most:.2f}"
             raise UsageError(f"a budget of ${job.budget_usd:.2f} leaves {max(0, minutes):.0f} minutes to train", hint, kind="budget_too_small")  # fmt: skip
-    entry = Entry(job.name, provider.name, job, most, job.budget_usd, now)
-    Ledger(workspace).create(entry)
-    return entry
+    return Entry(job.name, provider.name, job, most, job.budget_usd, now)
+
+
+def memory_problem(
+    workspace: Workspace, settings: Settings, job: Job, gpu_bytes: int | None = None
+) -> tuple[bool | None, str | None]:
+    """Whether the job fits into its GPU by what `fit` has traced so far, and if not, why; None: not known.
+
+    Args:
+        gpu_bytes: of the GPU; None: the price table's.
+    """
+    from engine.cloud.plan import fits_into, memory_forecast
+    from engine.cloud.prices import gpu_memory
+    from engine.training.fit import facts_of
+
+    there = gpu_bytes or (gpu_memory(settings, workspace.state, job.gpu) if job.gpu else None)
+    if there is None or settings.task != "images":
+        return None, None
+    facts = facts_of(settings)
+    return fits_into(settings, workspace, facts, memory_forecast(settings, workspace, facts), there)
 
 
 class LaunchProcess:

@@ -97,6 +97,11 @@ def find_gpu(rows: Iterable[Row], gpu: str, infra: str | None = None) -> list[Ro
     return sorted(found, key=lambda row: row.hourly_usd)
 
 
+def gpu_memory(settings: Settings, folder: Path, gpu: str) -> int | None:
+    """The bytes of one such GPU by the table; None: it has none of this name."""
+    return next((row.gpu_bytes for row in price_table(settings, folder) if plain(row.gpu) == plain(gpu)), None)
+
+
 def plain(gpu: str) -> str:
     """A GPU's name without what people and drivers write differently: `RTX 4090`, `rtx4090` and `NVIDIA GeForce RTX
     4090` are one."""

@@ -159,16 +159,70 @@ class Outcome:
     err: str
 
 
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at before anything is rented.
+
+    Args:
+        ok: None: nobody can say, or it may go wrong and is no reason to stay at home.
+        fix: what to do where it is not.
+        usage: it is a matter of the command line or the settings (exit code 2), not of the world.
+        said: what the provider said, line by line.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    fix: str = ""
+    usage: bool = False
+    said: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What would go there from `source`, to `place` below the machine's root; what lies there already stays home."""
+
+    place: str
+    source: Path
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a provider has to say of a job before it is launched: `gpu_bytes` of the GPU's memory, where known."""
+
+    checks: tuple[Check, ...]
+    uploads: tuple[Upload, ...]
+    task: str | None = None
+    gpu_bytes: int | None = None
+
+
 class Provider(Protocol):
     """Machines of one kind. A method that cannot reach the provider raises `Failed`, but `status` says `unknown`."""
 
     name: str
 
+    def ready(self) -> None:
+        """Quick.
+
+        Raises:
+            UsageError: a tool that every launch needs is missing.
+        """
+        ...
+
     def check(self, job: Job) -> Job:
         """The job with what the provider adds to it (its highest hourly price), before anything is rented. Quick.
 
         Raises:
-            UsageError: a setting or a tool is missing, no such GPU.
+            UsageError: a setting is missing, no such GPU.
+        """
+        ...
+
+    def rehearse(self, job: Job) -> Rehearsed:
+        """Go through the launch of a checked job with its timer: nothing is rented, uploaded or written anywhere.
+
+        What is in the way is a check that failed, not an error.
         """
         ...
 

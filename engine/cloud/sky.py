@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,9 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from engine.cloud.prices import find_gpu, keep_catalogue, price_table
-from engine.cloud.provider import Job, JobState, Machine, MachineState, Outcome, State, StillRunning
+from engine.cloud.provider import (
+    Check,
+    Job,
+    JobState,
+    Machine,
+    MachineState,
+    Outcome,
+    Rehearsed,
+    State,
+    StillRunning,
+)
 from engine.cloud.sky_look import LOOK, read_look
 from engine.cloud.sky_task import ROOT, accelerator, task_yaml
+from engine.cloud.upload import counted, list_data, list_work
 from engine.config import Settings
 from engine.errors import Failed, UnderstudyError, UsageError
 from engine.store.clock import now
@@ -34,6 +46,8 @@ _SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
 _STATES: dict[str, State] = {"UP": "running", "INIT": "starting", "STOPPED": "stopped"}
 _JOBS: dict[str, JobState] = {"RUNNING": "running", "SUCCEEDED": "done", "CANCELLED": "failed"}
 _DOWN_TRIES = 2
+_DRY_S = 300.0  # SkyPilot's own server may have to start first, and to fetch its catalogues
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Skypilot:
@@ -61,13 +75,15 @@ class Skypilot:
             raise UsageError("no highest hourly price", "give --max-hourly, or --gpu with a price in: cloud plan")
         return job.max_hourly_usd
 
+    def ready(self) -> None:
+        self._command()
+
     def check(self, job: Job) -> Job:
         """The job with its highest hourly price: without one, that of the table.
 
         Raises:
-            UsageError: no `sky` command, no GPU, or none of that price.
+            UsageError: no GPU, or none with a price.
         """
-        self._command()
         if job.gpu is None:
             raise UsageError("which GPU?", 'give --gpu "RTX 4090"; the choice: python -m engine cloud plan')
         accelerator(job.gpu)
@@ -76,12 +92,20 @@ class Skypilot:
         rows = find_gpu(price_table(self._settings, self._workspace.state), job.gpu, self._cloud.infra)
         return Job.from_json(job.as_json() | {"max_hourly_usd": rows[-1].hourly_usd})
 
+    def rehearse(self, job: Job) -> Rehearsed:
+        """As `Provider.rehearse`; SkyPilot goes through the task itself (`sky launch --dryrun`)."""
+        runs, there = self._from_home(job)
+        uploads = [counted("code", job.code, list_work(job.code))]
+        uploads += [counted(place, source, list_data(source)) for source, place in job.data]
+        uploads += [counted("workspace/runs", runs, list_data(runs))] if runs else []
+        task = task_yaml(there, runs, self._cloud.infra, self._clock())
+        return Rehearsed((self._dry_run(job.name, task),), tuple(uploads), task)
+
     def launch(self, job: Job) -> Machine:
         """As `Provider.launch`; runs that came home from a machine before go up again, and the newest goes on."""
-        home = self._folder / job.name / "runs"
-        there = job if job.resume or not _any_state(home) else replace(job, resume="latest")
+        runs, there = self._from_home(job)
         path = self._folder / job.name / "task.yaml"
-        task = task_yaml(there, home if there.resume else None, self._cloud.infra, self._clock())
+        task = task_yaml(there, runs, self._cloud.infra, self._clock())
         atomic_write(path, task)
         words = ["launch", "--yes", "--detach-run", "--cluster", job.name, str(path)]
         done = _run([self._command(), *words], _LAUNCH_S, apart=False)  # it dies with the launcher's process group
@@ -149,6 +173,31 @@ class Skypilot:
         job = self._job(machine.name)
         seen = _run([*_SSH, machine.address, LOOK.replace("ROOT", machine.root)], 30)
         return read_look(job, seen, None if machine.facts.get("priced") else self._hourly(machine.name))
+
+    def _from_home(self, job: Job) -> tuple[Path | None, Job]:
+        """The runs that came home from a machine of this name, if one of them can be gone on with, and the job that
+        does so."""
+        home = self._folder / job.name / "runs"
+        there = job if job.resume or not _any_state(home) else replace(job, resume="latest")
+        return (home if there.resume else None), there
+
+    def _dry_run(self, name: str, task: str) -> Check:
+        try:
+            command = self._command()
+        except UsageError as error:
+            return Check("skypilot", False, error.message, error.hint, usage=True)
+        with tempfile.TemporaryDirectory(prefix="understudy-") as folder:
+            path = Path(folder) / "task.yaml"
+            path.write_text(task, encoding="utf-8")
+            words = ["launch", "--dryrun", "--yes", "--cluster", name, str(path)]
+            try:
+                done = _run([command, *words], max(_DRY_S, self._cloud.timeout_s))
+            except Failed as error:
+                return Check("skypilot", False, error.message, "see: sky api status")
+        said = tuple(_lines(f"{done.out}\n{done.err}"))
+        if done.code:
+            return Check("skypilot", False, _last_words(done), "see: sky check", said=said)
+        return Check("skypilot", True, "'sky launch --dryrun' takes the task", said=said)
 
     def _known_hosts(self, machine: Machine) -> str | None:
         """A file with the machine's own host keys, for `sync`, which takes no key that is not known; they are read
@@ -290,5 +339,10 @@ def _kill(child: subprocess.Popen[str], apart: bool) -> None:
 
 
 def _last_words(done: Outcome) -> str:
-    lines = [line.strip() for line in (done.err + "\n" + done.out).splitlines() if line.strip()]
-    return (lines[-1] if lines else f"exit code {done.code}")[:300]
+    lines = _lines(done.err) or _lines(done.out)
+    return (lines[-1].strip() if lines else f"exit code {done.code}")[:300]
+
+
+def _lines(text: str) -> list[str]:
+    """What was said, without colours (SkyPilot has them in a pipe too) and empty lines."""
+    return [line.rstrip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]

@@ -15,9 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.cloud.provider import Job, JobState, Machine, MachineState, Outcome, State, StillRunning
+from engine.cloud.provider import (
+    Check,
+    Job,
+    JobState,
+    Machine,
+    MachineState,
+    Outcome,
+    Rehearsed,
+    State,
+    StillRunning,
+)
 from engine.cloud.ssh_line import Line
-from engine.cloud.upload import fetch_run, list_code, list_data, send_files
+from engine.cloud.ssh_look import judge, look
+from engine.cloud.upload import counted, fetch_run, list_code, list_data, send_files
 from engine.config.schema import CloudSsh
 from engine.config.schema import Source as Place
 from engine.errors import Failed, UnderstudyError, UsageError
@@ -52,6 +63,9 @@ class SshProvider:
 
     def __init__(self, settings: CloudSsh, say: Callable[[str], None] = lambda line: None) -> None:
         self._settings, self._say = settings, say
+
+    def ready(self) -> None:
+        """What it needs is a library of the base installation."""
 
     def check(self, job: Job) -> Job:
         """The job as this server takes it: with `cloud.ssh.data`, the data that lies there instead of an upload."""
@@ -89,6 +103,20 @@ class SshProvider:
             key=str(settings.key.expanduser()) if settings.key else None,
             known_hosts=str(settings.known_hosts.expanduser()) if settings.known_hosts else None,
         )
+
+    def rehearse(self, job: Job) -> Rehearsed:
+        """As `Provider.rehearse`; the host is asked what it has, over a connection that leaves it as it is."""
+        settings = self._settings
+        split_words(job.words)
+        code = list_code(job.code, settings.files)
+        uploads = [counted("code", code.root, code.items)]
+        uploads += [counted(place, source, list_data(source.expanduser())) for source, place in job.data]
+        try:
+            with self._line(install=False) as line:
+                seen = look(line, settings)
+        except UnderstudyError as error:
+            return Rehearsed((Check("host", False, error.message, error.hint, isinstance(error, UsageError)),), tuple(uploads))  # fmt: skip
+        return Rehearsed(judge(seen, settings, uploads), tuple(uploads), gpu_bytes=seen.gpu_bytes)
 
     def launch(self, job: Job) -> Machine:
         """Upload what changed and have the server train; what goes on there already goes on as it is.
@@ -162,8 +190,8 @@ class SshProvider:
 
     # -- parts
 
-    def _line(self, machine: Machine | None = None) -> Line:
-        """The line to the machine as it was launched, or to the one that the settings name."""
+    def _line(self, machine: Machine | None = None, install: bool = True) -> Line:
+        """The line to the machine as it was launched, or to the one that the settings name; see `Line`."""
         settings = self._settings
         found = machine or settings
         place = Place(
@@ -175,7 +203,7 @@ class SshProvider:
             known_hosts=Path(found.known_hosts).expanduser() if found.known_hosts else None,
             timeout_s=settings.timeout_s,
         )
-        return Line(place, found.root, settings.python or "python3")
+        return Line(place, found.root, settings.python or "python3", install)
 
     def _left(self, job: Job) -> dict[str, Any]:
         """The timer, as seconds from now: the host's clock may be another."""

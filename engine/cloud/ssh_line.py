@@ -65,9 +65,11 @@ class Line:
     Args:
         root: below the account's home, or absolute.
         python: what runs the program there.
+        install: False leaves the host as it is; then it can `run` and nothing else.
     """
 
-    def __init__(self, place: Place, root: str, python: str = "python3") -> None:
+    def __init__(self, place: Place, root: str, python: str = "python3", install: bool = True) -> None:
+        self._installs = install
         self._place, self.root, self._python = place, root.removeprefix("~/"), python.removeprefix("~/")
         self._runner = asyncio.Runner()
         self._connection: asyncssh.SSHClientConnection | None = None
@@ -194,7 +196,8 @@ class Line:
             try:
                 if self._connection is None:
                     self._connection = await connect(self._place)
-                    await self._install(self._connection)
+                    if self._installs:
+                        await self._install(self._connection)
                     self._reached = True
                 return await work(self._connection)
             except TimeoutError:

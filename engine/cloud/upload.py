@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from engine.cloud.provider import Upload
 from engine.cloud.ssh_line import Broken, Line, refuse
 from engine.errors import Failed, UsageError
 from engine.store.files import atomic_writer, sha256_file
@@ -108,6 +109,20 @@ def list_data(source: Path) -> list[Item]:
                 facts = path.stat()
                 items.append(Item(path.relative_to(source).as_posix(), facts.st_size, facts.st_mtime_ns, 0o644))
     return items
+
+
+def list_work(root: Path) -> list[Item]:
+    """What SkyPilot uploads of a project: all that git does not ignore; without git, all that is not hidden."""
+    try:
+        names = _tracked(root, "--others", "--exclude-standard")
+    except UsageError:
+        return list_data(root)
+    found = [(name, (root / name).stat()) for name in names if (root / name).is_file()]
+    return [Item(name, facts.st_size, facts.st_mtime_ns, 0o644) for name, facts in found]
+
+
+def counted(place: str, source: Path, items: Sequence[Item]) -> Upload:
+    return Upload(place, source, len(items), sum(item.size for item in items))
 
 
 def send_files(
@@ -240,11 +255,10 @@ async def _within(work: Awaitable[Any]) -> Any:
         return await work
 
 
-def _tracked(root: Path) -> list[str]:
+def _tracked(root: Path, *more: str) -> list[str]:
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", *more]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "ls-files", "-z", "--cached"], capture_output=True, timeout=60, check=True
-        )
+        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", b"") or b""
         raise UsageError(

@@ -124,7 +124,7 @@ def test_a_look_reads_gpus_progress_and_the_machines_own_clock() -> None:
 def test_without_the_command_the_hint_says_how_to_get_it(workspace: Workspace, job: Job) -> None:
     settings = load_settings(None, workspace.root, ["cloud.skypilot=/nowhere/sky"]).settings
     with pytest.raises(UsageError, match="pip install"):
-        Skypilot(settings, workspace).check(job)
+        Skypilot(settings, workspace).ready()
 
 
 def test_todays_prices_are_asked_for_as_skypilot_wants_it(workspace: Workspace, tmp_path: Path) -> None:
