@@ -20,6 +20,7 @@ from engine.release.bundle import Manifest, Origin, Release, write_release
 from engine.release.control import socket_path
 from engine.release.slots import write_pointer
 from engine.store.workspace import Workspace
+from tests.conftest import PATIENCE_S
 
 CLASSES = ["cat", "dog"]
 
@@ -164,4 +165,4 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(workspace: Workspace, images: Path) -> Settings:
-    return load_settings(None, workspace.root, [f"ab.data={images}", "ab.timeout_s=2"]).settings
+    return load_settings(None, workspace.root, [f"ab.data={images}", f"ab.timeout_s={PATIENCE_S}"]).settings
