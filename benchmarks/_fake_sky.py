@@ -18,7 +18,16 @@ from pathlib import Path
 
 LOOK_S = 60.0  # the machine looks so often whether it is idle
 KILL_AFTER_S = 60.0
-DRY_RUN = "Running on cluster: box\nDryrun finished."
+# what SkyPilot 0.14.1 said to one of our tasks, with a catalogue of its and RunPod taken for enabled
+DRY_RUN = """YAML to run: task.yaml
+Running on cluster: box
+Considered resources (1 node):
+------------------------------------------------------------------------------------------------
+ INFRA              INSTANCE                  vCPUs   Mem(GB)   GPUS        COST ($)   CHOSEN   
+------------------------------------------------------------------------------------------------
+ RunPod (US-TX-1)   1x_RTX4090_SECURE[Spot]   8       117       RTX4090:1   0.35       \x1b[32m   \u2714\x1b[0m     
+------------------------------------------------------------------------------------------------
+Dryrun finished."""  # noqa: W291
 CATALOGUE = {"T4": [{"cloud": "AWS", "instance_type": "g4dn.xlarge", "accelerator_name": "T4", "accelerator_count": 1.0,
                      "cpu_count": 4.0, "device_memory": 16.0, "memory": 16.0, "price": 0.526,
                      "spot_price": float("nan"), "region": "us-east-1"}]}  # fmt: skip

@@ -101,11 +101,12 @@ def _rehearsed_text(value: dict[str, Any]) -> str:
         head += f"; begun now it would end by {value['stop_at'][:16].replace('T', ' ')}"
     marks = {True: "ok", False: "no", None: "?"}
     rows = [(marks[check["ok"]], check["name"], check["detail"]) for check in value["checks"]]
-    rows += [("", "upload", f"{item['place']}: {item['files']:,} files, {item['bytes'] / 1e6:,.1f} MB of {item['source']}")
+    rows += [("", "upload", f"{item['place']}: {item['files']:,} files, {item['bytes'] / 1e6:,.2f} MB of {item['source']}")
              for item in value["uploads"]]  # fmt: skip
     said = [f"  {line}" for check in value["checks"] for line in check["said"]]
-    parts = [head, table(rows), *(["\n".join(said)] if said else []), value["task"] or f"there: {value['words']}"]
-    return "\n\n".join([*parts, "nothing was rented, uploaded or written"])
+    task = value["task"] or f"there: {value['words']}"
+    parts = [head, table(rows), *(["\n".join(said)] if said else []), task.rstrip(), "nothing was rented, uploaded or written"]  # fmt: skip
+    return "\n\n".join(parts)
 
 
 def _free_name(taken: list[str]) -> str:

@@ -121,7 +121,7 @@ def _budget(settings: Settings, entry: Entry, least: float, hours: Hours | None)
     off = (settings.cloud.reserve_minutes + entry.job.idle_minutes) / 60
     shortest, longest = (budget / price - off for price in (most, least))
     span = f"{shortest:.1f}" if most == least else f"{shortest:.1f} to {longest:.1f}"
-    detail = f"${budget:.2f} last for {span} hours of training"
+    detail = f"${budget:.2f} lasts for {span} hours of training"
     if hours is None:
         return [Check("budget", True, f"{detail}; how long it takes there, nobody has measured")]
     takes = f"{detail}; it takes {hours.least:.1f} to {hours.greatest:.1f} there ({hours.origin})"

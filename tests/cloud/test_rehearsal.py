@@ -71,7 +71,7 @@ def test_it_says_everything_and_writes_nothing(workspace: Workspace, sky: Path, 
     ]
     assert "max_hourly_cost: 0.5" in str(done.task)
     text = _rehearsed_text(done.as_json())
-    for part in ("spot RTX 4090 is $0.21 (runpod, documents of 2025-09-09)", "Dryrun finished.", "3.8 to 9.4 hours",
+    for part in ("spot RTX 4090 is $0.21 (runpod, documents of 2025-09-09)", "RTX4090:1   0.35          ✔\n", "Dryrun finished.", "3.8 to 9.4 hours",
                  "data/photos: 2 files", "autostop:", "nothing was rented"):  # fmt: skip
         assert part in text, part
 
