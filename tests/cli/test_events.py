@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 from engine.store.events import append_event
 from engine.store.workspace import Workspace
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result
 
 
 def test_follow_prints_new_events_until_a_signal_ends_it(workspace: Workspace) -> None:
     append_event(workspace, "alert", "before")
     command = [sys.executable, "-m", "engine", "--workspace", str(workspace.root), "events", "--follow", "--json"]
-    child = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    seen: dict[str, object] = {}
-    for number in range(100):  # the first ones may come before the child looks
-        append_event(workspace, "alert", f"after {number}")
-        if number == 20:
-            seen = json.loads(child.stdout.readline())
-            break
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        heard, said = threading.Event(), []
+
+        def listen() -> None:
+            said.append(child.stdout.readline())  # type: ignore[union-attr]
+            heard.set()
+
+        listener = threading.Thread(target=listen)
+        listener.start()
         try:
-            child.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
-    assert str(seen["subject"]).startswith("after")
-    child.send_signal(signal.SIGTERM)
-    _, errors = child.communicate(timeout=20)
-    assert child.returncode == 0
-    assert errors == ""
+            deadline, number = time.monotonic() + 120, 0
+            while not heard.wait(0.1):  # what comes before the child follows is not its to say
+                append_event(workspace, "alert", f"after {number}")
+                number += 1
+                assert time.monotonic() < deadline
+            child.send_signal(signal.SIGTERM)
+            _, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
+            listener.join()
+    assert str(json.loads(said[0])["subject"]).startswith("after")
+    assert (child.returncode, errors) == (0, "")
 
 
 def test_people_read_short_hashes_and_programs_whole_ones(
@@ -66,3 +76,18 @@ def test_filters(engine: Callable[..., Result], workspace: Workspace) -> None:
     head = engine("events", "--verify", "--json").json["head"]
     assert engine("events", "--verify", "--head", head[:10]).code == 0
     assert engine("events", "--verify", "--head", "0" * 10).code == 1
+
+
+def test_verifying_is_one_line(engine: Callable[..., Result], workspace: Workspace) -> None:
+    assert engine("events", "--verify").out == "verified: there are no events yet\n"
+    for number in range(3):
+        append_event(workspace, "alert", f"number {number}")
+    head = engine("events", "--verify", "--json").json["head"]
+    assert engine("events", "--verify").out == f"verified: the chain of 3 events holds; its head is {head}\n"
+    assert len(engine("events", "--verify", "--last", "2").out.splitlines()) == 3, "the log where it is asked for"
+    assert len(engine("events", "--verify", "--json").json["events"]) == 3, "programs get what they always got"
+    lines = workspace.events.read_text().splitlines(keepends=True)
+    workspace.events.write_text("".join([lines[0], *lines[2:]]))
+    broken = engine("events", "--verify")
+    assert (broken.code, broken.out) == (1, "")
+    assert "line 2 of events.jsonl does not follow line 1" in broken.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import plistlib
@@ -9,7 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ from engine.cli.service import Launchd
 from engine.cli.verb import Session
 from engine.release.control import slot_stats
 from engine.store.workspace import SLOTS, Workspace
-from tests.conftest import Result
+from tests.conftest import PATIENCE_S, Result, until
 from tests.release.bundles import put
 from tests.serving.releases import make_release
 
 Engine = Callable[..., Result]
-PATIENCE_S = 40.0
 
 
 @pytest.fixture
@@ -142,11 +141,7 @@ def test_a_reboot_brings_back_what_was_live(engine: Engine, workspace: Workspace
             for unit, command in zip(units, commands, strict=False)
         ]
         try:
-            deadline = time.monotonic() + PATIENCE_S
-            while not all((slot_stats(workspace, slot) or {}).get("state") == "live" for slot in SLOTS):
-                assert time.monotonic() < deadline
-                assert all(child.poll() is None for child in children)
-                time.sleep(0.05)
+            until(lambda: _live(workspace), "both slots live")
             for slot, release in held.items():
                 assert (slot_stats(workspace, slot) or {})["release"] == release.id
         finally:
@@ -156,11 +151,15 @@ def test_a_reboot_brings_back_what_was_live(engine: Engine, workspace: Workspace
             for child in children:
                 child.send_signal(number)
             for process in family if number == signal.SIGKILL else ():
-                if process.is_running():
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             for child in children:
                 child.wait(PATIENCE_S)
     assert json.loads(engine("status", "--json").out)["slots"]["asis"]["release"] == held["asis"].id
+
+
+def _live(workspace: Workspace) -> bool:
+    return all((slot_stats(workspace, slot) or {}).get("state") == "live" for slot in SLOTS)
 
 
 def _folder(unit: dict[str, Any]) -> str:

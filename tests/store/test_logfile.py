@@ -12,6 +12,7 @@ import pytest
 
 from engine.store.logfile import LogFile, follow_lines, is_open_on, last_lines, log_path, plain, rotated
 from engine.store.workspace import Workspace
+from tests.conftest import until
 
 
 def test_lines_carry_their_time_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,16 +75,13 @@ def test_following_goes_on_over_a_turn(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=follow)
     reader.start()
-    while len(seen) < 2:
-        time.sleep(0.01)
+    until(lambda: len(seen) == 2)
     for number in range(300):
         log.write(f"line {number:04d}\n")
         time.sleep(0.001)
-    deadline = time.monotonic() + 20
-    while (not seen or seen[-1] != "line 0299") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: seen[-1] == "line 0299", "the last line")
     done.set()
-    reader.join(10)
+    reader.join()
     assert seen == ["old 2", "old 3", *(f"line {number:04d}" for number in range(300))]
 
 
@@ -93,7 +91,8 @@ def test_following_waits_for_a_log_that_is_not_there_yet_and_for_the_rest_of_a_l
     done = threading.Event()
 
     def follow() -> None:
-        seen.extend(follow_lines(path, 5, done.is_set, poll_s=0.01))
+        for line in follow_lines(path, 5, done.is_set, poll_s=0.01):
+            seen.append(line)
 
     reader = threading.Thread(target=follow)
     reader.start()
@@ -102,9 +101,9 @@ def test_following_waits_for_a_log_that_is_not_there_yet_and_for_the_rest_of_a_l
     time.sleep(0.1)
     assert not seen
     log.write(" and whole\n")
-    time.sleep(0.2)
+    until(lambda: seen, "the line")
     done.set()
-    reader.join(10)
+    reader.join()
     assert seen == ["half and whole"]
 
 

@@ -23,12 +23,13 @@ from engine.training.observers import Observers, observers
 from engine.training.runs import FIELDS, RunFolder, claim_run, process_identity
 from engine.training.trackers import choose
 from engine.training.trackers.feed import Feed
+from tests.conftest import PATIENCE_S
 
 GONE = 2**22 + 1
 
 
 def feed(tmp_path: Path, code: str, said: list[str], **more: Any) -> Feed:
-    options = {"env": dict(os.environ), "log": tmp_path / "trackers.log", "waiting": 20, "timeout_s": 20.0}
+    options = {"env": dict(os.environ), "log": tmp_path / "trackers.log", "waiting": 20, "timeout_s": PATIENCE_S}
     return Feed("fake", [sys.executable, "-c", code], said.append, **(options | more))
 
 
@@ -41,7 +42,7 @@ def test_a_tracker_that_hangs_costs_the_run_its_deadline_alone(tmp_path: Path) -
         began = time.monotonic()
         hanging.step({**row, "step": number})
         slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 1  # the queue took it, the pipe did not
+    assert slowest < 60  # of the 600 that it sleeps: the queue took it, the pipe did not
     assert hanging.dropped > 100
     hanging.ended({})
     hanging.settle()
@@ -74,7 +75,7 @@ def test_a_tracker_gets_everything_in_order_and_its_log_keeps_no_secret(
     reading = feed(tmp_path, code, said, env=choose.child_environment())
     for what in ("started", "epoch", "step", "ended", "settle"):
         getattr(reading, what)(*([] if what == "settle" else [{"n": 1}]))
-    reading._reader.join(5)
+    reading._reader.join(PATIENCE_S)
     lines = [line.split()[2:] for line in (tmp_path / "trackers.log").read_text().splitlines()]
     assert lines == [[what, "****"] for what in ("started", "epoch", "step", "ended")]
     assert said == []
