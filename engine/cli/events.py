@@ -27,7 +27,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 )
 @click.option("--since", metavar="TIME", help="Only events since: 2026-02-06, 2026-02-06T09:25, 30m, 12h, 7d.")
 @click.option("--follow", is_flag=True, help="Go on printing new events, one a line, until stopped.")
-@click.option("--verify", is_flag=True, help="Check the chain of hashes, and the heads that were sent.")
+@click.option("--verify", is_flag=True, help="Check the chain of hashes, and the heads that were sent: one line.")
 @click.option("--head", metavar="HASH", help="With --verify: the hash from a message that must be in the log.")
 def events(
     session: Session,
@@ -63,13 +63,14 @@ def events(
                     session.emit(event, _line)
         return
     filtered = bool(kind or subject or start)
+    listed = filtered or last is not None or not verify
     found = [event for event in read_events(session.workspace, None if filtered else last) if wanted(event)]
     result: dict[str, Any] = {"events": found[-last:] if last else found}
     if verify:
-        result["verified"] = True
         newest = read_events(session.workspace, 1)
-        result["head"] = newest[-1]["hash"] if newest else None
-    session.emit(result, lambda value: _text(value, filtered))
+        result |= {"verified": True, "head": newest[-1]["hash"] if newest else None}
+        result["checked"] = newest[-1]["id"] if newest else 0
+    session.emit(result, lambda value: _text(value, filtered, listed))
 
 
 def _moment(text: str) -> datetime:
@@ -83,10 +84,15 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.astimezone()
 
 
-def _text(result: dict[str, Any], filtered: bool) -> str:
-    lines = [_line(event) for event in result["events"]] or ["no such events" if filtered else "no events yet"]
+def _text(result: dict[str, Any], filtered: bool, listed: bool) -> str:
+    lines = []
+    if listed:
+        lines += [_line(event) for event in result["events"]] or [
+            "no such events" if filtered else "no events yet"
+        ]
     if result.get("verified"):
-        lines.append(f"verified: the chain holds; its head is {result['head']}")
+        held = f"the chain of {result['checked']:,} events holds; its head is {result['head']}"
+        lines.append(f"verified: {held if result['checked'] else 'there are no events yet'}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import click
 from engine import __version__
 from engine.cli.verb import Session, Verb, table
 from engine.errors import UsageError
+from engine.store.workspace import SLOTS, TITLES
 
 if TYPE_CHECKING:
     from engine.release.bundle import Release
@@ -99,9 +100,14 @@ def _held_out(session: Session, number: int, size: int) -> tuple[GoBoard, dict[s
     from engine.tasks.go.records import board_of, read_record
 
     items = labelled_positions(session.settings, None, session.settings.ab.seed, size).images
-    item = items[(number - 1) % len(items)]
+    if number > len(items):
+        raise UsageError(
+            f"there are {len(items):,} held-out positions, one a game, and no number {number:,}",
+            "give a smaller --held-out",
+        )
+    item = items[number - 1]
     assert item.content is not None
-    known = {"held_out": (number - 1) % len(items) + 1, "of": len(items), "game": item.name, "played": item.label}
+    known = {"held_out": number, "of": len(items), "game": item.name, "played": item.label}
     return board_of(read_record(item.content)), known
 
 
@@ -153,7 +159,6 @@ def go_gtp(session: Session, checkpoint: str | None) -> None:
 def _slot_players(session: Session) -> list[tuple[str | None, Player, int]]:
     """AS-IS's and TO-BE's nets as (name, player, board size); where no slot has one, the newest best."""
     from engine.release.slots import open_slot
-    from engine.store.workspace import SLOTS
 
     found: list[tuple[str | None, Player, int]] = []
     for slot in SLOTS:
@@ -241,7 +246,7 @@ def _drawn(board: GoBoard, found: list[Suggestion], ascii_only: bool, net: str |
     ]
     whose = "black" if board.to_play == 1 else "white"
     said = table(rows, ("", "move", "row", "column", "confidence")) if rows else "no legal move but pass"
-    return f"{board.display(marks, ascii_only=ascii_only)}\n\n{whose} to play{f', {net}' if net else ''}\n{said}"
+    return f"{board.display(marks, ascii_only=ascii_only)}\n\n{whose} to play{f', {TITLES[net]}' if net else ''}\n{said}"
 
 
 def _ask(board: GoBoard, player: Player, ascii_only: bool) -> bool:

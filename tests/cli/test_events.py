@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import subprocess
@@ -12,36 +11,30 @@ from collections.abc import Callable
 
 from engine.store.events import append_event
 from engine.store.workspace import Workspace
-from tests.conftest import PATIENCE_S, PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 
 
 def test_follow_prints_new_events_until_a_signal_ends_it(workspace: Workspace) -> None:
     append_event(workspace, "alert", "before")
     command = [sys.executable, "-m", "engine", "--workspace", str(workspace.root), "events", "--follow", "--json"]
-    with subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        heard, said = threading.Event(), []
+    child = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines: list[str] = []
+    listener = threading.Thread(target=lambda: lines.append(child.stdout.readline() if child.stdout else ""))
+    listener.start()
 
-        def listen() -> None:
-            said.append(child.stdout.readline())  # type: ignore[union-attr]
-            heard.set()
+    def heard() -> bool:
+        append_event(workspace, "alert", "after")  # what comes before the child follows is not its to say
+        listener.join(0.1)
+        return not listener.is_alive()
 
-        listener = threading.Thread(target=listen)
-        listener.start()
-        try:
-            deadline, number = time.monotonic() + 120, 0
-            while not heard.wait(0.1):  # what comes before the child follows is not its to say
-                append_event(workspace, "alert", f"after {number}")
-                number += 1
-                assert time.monotonic() < deadline
-            child.send_signal(signal.SIGTERM)
-            _, errors = child.communicate(timeout=60)
-        finally:
-            child.kill()
-            listener.join()
-    assert str(json.loads(said[0])["subject"]).startswith("after")
+    try:
+        until(heard, "an event")
+        child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=PATIENCE_S)
+    finally:
+        child.kill()
+        listener.join()
+    assert json.loads(lines[0])["subject"] == "after"
     assert (child.returncode, errors) == (0, "")
 
 

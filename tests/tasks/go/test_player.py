@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.cli import go_play
 from engine.tasks.go.board import GoBoard
 from engine.tasks.go.gtp import GtpEngine
 from engine.tasks.go.player import Player, input_planes
@@ -35,6 +36,13 @@ def favours(*names: str, size: int = 9):
 
 def player(*names: str, size: int = 9) -> Player:
     return Player(favours(*names, size=size), averaged=False)
+
+
+def test_moves_are_shown_to_people_under_the_slots_title() -> None:
+    board = GoBoard(9)
+    found = player("E5").suggest(board, 2)
+    assert "black to play, TO-BE\n" in go_play._drawn(board, found, True, "tobe")
+    assert "black to play\n" in go_play._drawn(board, found, True)
 
 
 def test_only_legal_moves_are_suggested_best_first() -> None:

@@ -169,6 +169,9 @@ def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
     held = engine("go", "suggest", "--json", "--held-out", "2", "--slots", *OVERRIDES).json
     assert (held["held_out"], len(held["board"]), held["nets"][0]["moves"]) == (2, 9, held["moves"])
     assert held["played"]
+    over = engine("go", "suggest", "--json", "--held-out", str(held["of"] + 1), *OVERRIDES)
+    assert over.code == 2, "no position has two numbers"
+    assert f"there are {held['of']} held-out positions" in over.json["error"]["message"]
     assert sum(row.count(".") for row in held["board"]) < 81 or held["last"] is None
     refused = engine("go", "reset", "--json", *OVERRIDES)
     assert refused.code == 3
