@@ -4,7 +4,7 @@ a refusal that reaches a client which is still sending; and a short way for pred
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import re
 import time
 from typing import Any, cast
@@ -14,7 +14,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from engine.serving.app import App
 from engine.serving.exchange import Exchange
+from engine.serving.replies import error_body
+from engine.serving.requests import HEADER, request_id
 
+_access = logging.getLogger("uvicorn.access")
 _LEAST_BYTES_PER_S = 64 * 1024  # a large body gets its time, a trickle does not
 _MOST_HEADER_BYTES = 64 * 1024
 _LINGER_S = 2.0
@@ -177,6 +180,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _begin_headers(self) -> None:
         self._in_headers, self._received, self._receiving_since = True, 0, time.monotonic()
+        self.headers = []  # those of the request before say nothing of this one
         if self._timer is None:  # else the one of an earlier request looks at this one too, when it is due
             self._timer = self.loop.call_later(self.timeout_s, self._check_time)
 
@@ -204,14 +208,21 @@ class LimitedProtocol(HttpToolsProtocol):
             self.loop.call_later(_LINGER_S, self.transport.close)
 
     def _refuse(self, status: int, kind: str, message: str) -> None:
-        cycle = self.cycle
+        """Answer what never became a whole request, under the id that the headers name so far, and close."""
+        cycle: Any = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            error: Any = {"kind": kind, "message": message, "hint": ""}
-            body = json.dumps({"error": error}).encode()
+            begun = isinstance(cycle, Exchange) and cycle.headers is self.headers
+            name = cycle.request_id if begun else request_id(self.headers or ())
+            path = cycle.path if begun else "-"
+            body = error_body(path, kind, message)
             self.transport.write(
                 STATUS_LINE[status] + b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-                + b"connection: close\r\n\r\n" + body
+                + HEADER + b": " + name + b"\r\nconnection: close\r\n\r\n" + body
             )  # fmt: skip
+            if self.access_log:
+                client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
+                words = (client, "POST" if begun else "-", path, "1.1", status)
+                _access.info('%s - "%s %s HTTP/%s" %d', *words, extra={"request_id": name.decode()})
         self.transport.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -41,6 +42,7 @@ def answer_of(stream: socket.socket) -> tuple[int, dict[str, object]]:
         text += part
     head, _, body = text.partition(b"\r\n\r\n")
     assert b"connection: close" in head.lower()
+    assert head.lower().count(b"\r\nx-request-id: ") == 1
     return int(head.split()[1]), json.loads(body)
 
 
@@ -69,6 +71,36 @@ def test_slow_or_odd_senders_are_told_and_closed(hasty: Served, start: bytes, st
         assert kind_of(body) in ("too_slow", "bad_http", "headers_too_large")
     url = f"http://127.0.0.1:{hasty.port}/predict"
     assert httpx.post(url, content=image(), timeout=PATIENCE_S).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("rest", "name"),
+    [
+        (b"GET /model HTTP/1.1\r\nX-Request-Id: second\r\nX-Slow: ", b"second"),
+        (
+            b"POST /v2/models/understudy/infer HTTP/1.1\r\nX-Request-Id: second\r\nContent-Length: 9\r\n\r\n1",
+            b"second",
+        ),
+        (b"GET /mod", None),
+        (b"\r\n", None),
+    ],
+)
+def test_a_refusal_has_the_id_of_its_own_request(hasty: Served, rest: bytes, name: bytes | None) -> None:
+    with raw(hasty) as stream:
+        stream.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Request-Id: first\r\n\r\n")
+        text = stream.recv(65536)
+        while not text.endswith(b"}"):
+            text += stream.recv(65536)
+        assert b"x-request-id: first" in text.lower()
+        stream.sendall(rest)
+        text = b""
+        while part := stream.recv(65536):
+            text += part
+    head, _, body = text.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408")
+    (found,) = re.findall(rb"(?i)\r\nx-request-id: ([^\r]+)", head)
+    assert found == name if name else found != b"first"
+    assert isinstance(json.loads(body)["error"], str) is (b"/v2/" in rest), "under /v2 an error is a string"
 
 
 def test_a_connection_that_says_nothing_is_closed(hasty: Served) -> None:

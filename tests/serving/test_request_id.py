@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Callable
 
 from engine.serving.requests import request_id
 from engine.store.logfile import log_path
 from engine.store.workspace import Workspace
-from tests.serving.conftest import Served
+from tests.serving.conftest import PATIENCE_S, Served
 from tests.serving.releases import image, make_release, point
 
 GIVEN = "trace-1/a=b:c.d~e+f@g"
@@ -45,17 +46,23 @@ def test_each_answer_names_its_request_and_so_do_the_logs(
     assert [found[0], found[1], found[3], found[4]] == [GIVEN, "two", GIVEN, "four"]
     assert len({found[2], found[5]}) == 2
     assert "not" not in found[2]
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_S) as stream:
+        stream.sendall(b"no HTTP at all\r\n\r\n")
+        (unread,) = re.findall(rb"\r\nx-request-id: ([^\r]+)", stream.recv(65536))
     assert served.stop() == 0
 
     assert served.process.stderr is not None
     records = [json.loads(line) for line in served.process.stderr.read().splitlines()]
     asked = [one for one in records if one["logger"] == "uvicorn.access"]
     assert [(one["request_id"], one["status"]) for one in asked] == [
-        (name, answer.status_code) for name, answer in zip(found, answers, strict=True)
+        *((name, answer.status_code) for name, answer in zip(found, answers, strict=True)),
+        (unread.decode(), 400),
     ]
-    assert [one["method"] for one in asked] == ["POST"] * 3 + ["GET"] * 3
+    assert [one["method"] for one in asked] == ["POST"] * 3 + ["GET"] * 3 + ["-"]
     assert asked[0]["release"] == release.id
     assert {one["kind"] for one in records if one["logger"] == "understudy.events"} == {"started", "stopped"}
 
     lines = [line for line in log_path(workspace, "asis").read_text().splitlines() if "HTTP/1.1" in line]
-    assert [line.rsplit(" ", 1)[1] for line in lines] == found, "the file is for people, and has the ids too"
+    assert [line.rsplit(" ", 1)[1] for line in lines] == [*found, unread.decode()], (
+        "the file is for people, and has the ids too"
+    )
