@@ -16,7 +16,8 @@ import time
 import warnings
 from pathlib import Path
 
-from tests.release.hostile import CASES, Case, canary
+from tests.release.hostile import CASES
+from tests.release.hostile_pickles import Case, canary
 
 GOAL_S = {False: 0.5, True: 3.0}
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from engine.config import Settings
 from engine.errors import Busy, Failed
-from engine.release.admit import Rejected, admit, require_there
+from engine.release.admit import Rejected, admit
 from engine.release.bundle import Release
+from engine.release.candidate import require_there
 from engine.release.hold import ANOTHER, held, rejection
 from engine.release.journal import slots_lock, switch
 from engine.release.promote import no_comparison

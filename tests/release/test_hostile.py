@@ -29,7 +29,8 @@ from engine.store.files import digest_file, read_json
 from engine.store.workspace import Workspace
 from tests.conftest import PROJECT, Result
 from tests.release.checkpoints import CLASSES, Touch, card, content, save
-from tests.release.hostile import CASES, FILES, PICKLES, STORAGES, WRONG, ZIPS, Case, canary
+from tests.release.hostile import CASES, FILES, WRONG, ZIPS
+from tests.release.hostile_pickles import PICKLES, STORAGES, Case, canary
 from tests.release.test_admission import job_for
 
 EXTRAS = {"argparse.Namespace", "numpy scalar", "numpy array of objects", "a datetime", "the whole model"}
@@ -187,7 +188,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from engine.config import load_settings
-from engine.release import admit as room
+from engine.release import admit, remembered as room
 from engine.store.workspace import Workspace
 root, path, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 real = {"append": room.append_event, "memory": room.write_json}
@@ -202,8 +203,8 @@ def append(workspace, kind, *rest):
 room.append_event = append
 if when in ("before the memory", "after the memory"):
     room.write_json = dies
-room.admit(Workspace(root), load_settings(None, root).settings, path, name=path.name, cycle=None,
-           expect_classes=None)
+admit.admit(Workspace(root), load_settings(None, root).settings, path, name=path.name, cycle=None,
+            expect_classes=None)
 """
 
 
