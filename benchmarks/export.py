@@ -155,7 +155,7 @@ def _trained(work: Path, tar: Path, model: str, side: int, words: Sequence[str])
     if kept.exists():
         return Net(Path(json.loads(kept.read_text())["checkpoint"]), work / "held_out", work / "train")
     workspace = work / "workspace"
-    begun = [run for run in _engine(workspace, "runs")["runs"] if run["status"] in ("interrupted", "running")]
+    begun = [run for run in _engine(workspace, "runs")["runs"] if run["status"] != "completed"]
     if begun:
         words = ("--resume", begun[0]["run"])
     else:
