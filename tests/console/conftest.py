@@ -21,6 +21,7 @@ from console.theme import SHIPPED, load_themes
 from engine.protocol import Message
 
 RECORDINGS = Path(__file__).parent / "recordings"
+SIZE = (120, 40)
 
 
 class Started(Commands):
@@ -98,3 +99,9 @@ def screen_text(app: ConsoleApp) -> str:
     """What stands on the screen, as lines of text."""
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+def started(app: ConsoleApp) -> list[list[str]]:
+    """The engine commands that the app would have started."""
+    assert isinstance(app.commands, Started)
+    return app.commands.lines

@@ -16,7 +16,7 @@ from console.view import View
 from engine.cli.export import FORMATS
 from engine.protocol import Analysis, Checkpoints
 from tests.console.conftest import MakeApp, Started, screen_text
-from tests.console.record import NEW, crowded
+from tests.console.scenes import NEW, crowded
 from tests.console.test_panes import shown, view
 from tests.console.test_plain import MakePlain, lines_of, make_plain, talk
 

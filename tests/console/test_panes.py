@@ -19,7 +19,7 @@ from console.widgets.image import half_blocks
 from console.widgets.rows import Row
 from engine.protocol import Message, Progress
 from tests.console.conftest import filled
-from tests.console.record import many_checkpoints
+from tests.console.scenes import many_checkpoints
 
 DRAW: dict[str, Callable[[View, int, int], list[Row]]] = {
     "devices": devices.draw, "training": training.draw, "checkpoints": checkpoints.draw, "compare": compare.draw,

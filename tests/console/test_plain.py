@@ -15,7 +15,7 @@ from console.plain import REPLAY, SCREEN_ONLY, Plain
 from console.replay import Replay
 from engine.protocol import Held
 from tests.console.conftest import RECORDINGS, Started, filled
-from tests.console.record import NEW
+from tests.console.scenes import NEW
 
 MakePlain = Callable[..., Plain]
 
