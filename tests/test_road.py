@@ -7,16 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from engine.store.workspace import Workspace
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 
 
 @pytest.fixture
@@ -40,16 +38,7 @@ def served(workspace: Workspace, config: Path) -> Iterator[Callable[[], subproce
     for child in started:
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
-        child.wait(30)
-
-
-def until(condition: Callable[[], Any], what: str, limit_s: float = 60) -> Any:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    pytest.fail(f"never happened: {what}")
+        child.wait(PATIENCE_S)
 
 
 def test_the_whole_road(
@@ -125,7 +114,7 @@ def test_the_whole_road(
     port = status["slots"]["asis"]["port"]
     assert backup.startswith(f"model_{port}_backup_")
     assert (workspace.backups / backup).is_file()
-    model = httpx.get(f"http://127.0.0.1:{port}/model").json()
+    model = httpx.get(f"http://127.0.0.1:{port}/model", timeout=PATIENCE_S).json()
     assert (model["release"], model["slot"]) == (release_2, "asis")
 
     listed = engine("rollback", "--json").json["backups"]
@@ -136,7 +125,7 @@ def test_the_whole_road(
     assert rolled.json["restored"] == release_1
     assert rolled.json["backup"] == backup
     assert rolled.json["backup_made"] != backup
-    assert httpx.get(f"http://127.0.0.1:{port}/model").json()["release"] == release_1
+    assert httpx.get(f"http://127.0.0.1:{port}/model", timeout=PATIENCE_S).json()["release"] == release_1
     assert engine("promote", "--json").code == 3, "after a rollback the gate is closed to what was taken down"
 
     kinds = [event["kind"] for event in engine("events", "--verify", "--json").json["events"]]
@@ -145,7 +134,7 @@ def test_the_whole_road(
     assert kinds.count("promoted") == 2
 
     server.send_signal(signal.SIGTERM)
-    server.wait(30)
+    server.wait(PATIENCE_S)
     down = engine("status", "--json").json["slots"]
     assert {slot["state"] for slot in down.values()} == {"down"}
 
@@ -153,7 +142,7 @@ def test_the_whole_road(
 def test_demo_drives_every_stage_and_leaves_nothing_running(
     engine: Callable[..., Result], workspace: Workspace
 ) -> None:
-    result = engine("demo", "--json", "training.epochs=6", timeout=280)
+    result = engine("demo", "--json", "training.epochs=6")
     assert result.code == 0, result.err
     stages = result.json["stages"]
     assert [stage["name"] for stage in stages] == [

@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from engine.store.logfile import LogFile, log_path
 from engine.store.workspace import Workspace
 from engine.training.runs import RunFolder, list_runs
-from tests.conftest import PROJECT, Result
+from tests.conftest import PATIENCE_S, PROJECT, Result, until
 
 SMALL = ("data=digits", "model=litecnn", "training.batch_size=64")
 
@@ -57,15 +58,13 @@ def test_follow_ends_with_its_reader(workspace: Workspace, config: Path) -> None
     log.write("second\n")
     assert json.loads(child.stdout.readline())["line"] == "second"
     child.stdout.close()
-    assert child.wait(30) == 0
+    assert child.wait(PATIENCE_S) == 0
 
 
 def test_a_run_is_stopped_and_says_so_in_its_log(engine: Callable[..., Result], workspace: Workspace) -> None:
     done = engine("train", *SMALL, "training.epochs=500", "--detach", "--json")
     assert done.code == 0, done.err
-    deadline = time.monotonic() + 120
-    while not list_runs(workspace)[0].get("progress") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: list_runs(workspace)[0].get("progress"), "a step")
     stopped = engine("train", "--stop", "latest", "--json")
     assert (stopped.code, stopped.json) == (0, {"run": "0001", "status": "interrupted"})
     assert engine("train", "--stop", "1").out == (
@@ -76,16 +75,15 @@ def test_a_run_is_stopped_and_says_so_in_its_log(engine: Callable[..., Result], 
     assert "error: run 0001 was interrupted" in lines[-1]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="sees by /proc what a process loads")
 def test_a_run_that_is_stopped_before_it_began_is_interrupted_and_not_lost(
     engine: Callable[..., Result], workspace: Workspace
 ) -> None:
     engine("train", *SMALL, "training.epochs=500", "--detach")
     pid = RunFolder(workspace.runs / "0001").read_manifest()["pid"]
-    time.sleep(0.8)  # it is loading torch
+    until(lambda: "libtorch" in Path(f"/proc/{pid}/maps").read_text(), "torch, which it is loading")
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 60
-    while list_runs(workspace)[0]["status"] == "running" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: list_runs(workspace)[0]["status"] != "running", "its end")
     assert list_runs(workspace)[0]["status"] == "interrupted"
 
 

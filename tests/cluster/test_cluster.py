@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -31,6 +32,7 @@ from engine.training.runs import RunFolder, describe_run
 from engine.training.signals import StopRequest
 from engine.training.sweep import Place, Sweep
 from engine.training.sweeps import make_sweep, read_sweep
+from tests.conftest import until
 
 DEADLINE_S = 120
 
@@ -127,16 +129,22 @@ def cluster() -> Iterator[Cluster]:
 def test_one_that_is_started_here_listens_on_loopback_alone(cluster: Cluster) -> None:
     assert [one["NodeManagerAddress"] for one in cluster.ray.nodes()] == ["127.0.0.1"]
     family = psutil.Process().children(recursive=True)
-    listening = [
-        place.laddr.ip
-        for one in family
-        for place in one.net_connections("inet")
-        if place.status == psutil.CONN_LISTEN
-    ]
+    listening = [place.laddr.ip for one in family for place in _listens(one) if place.status == psutil.CONN_LISTEN]
     assert listening
     assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert not any("dashboard.py" in " ".join(one.cmdline()) and "--modules-to-load=" not in " ".join(one.cmdline())
-                   for one in family if one.is_running())  # fmt: skip
+    assert not any("dashboard.py" in words and "--modules-to-load=" not in words for words in map(_words, family))
+
+
+def _listens(process: psutil.Process) -> list[Any]:
+    with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+        return list(process.net_connections("inet"))
+    return []
+
+
+def _words(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def _games(folder: Path) -> Path:
@@ -235,17 +243,14 @@ def test_what_cannot_begin_on_its_node_says_why(cluster: Cluster, tmp_path: Path
 def test_a_signal_asks_the_child_on_its_node(cluster: Cluster, workspace: Workspace, child: RunFolder) -> None:
     start = starter(cluster, Share(1), 0, lambda run: ["--workspace", str(workspace.root), "watch"])
     run = start(child, Place("", {}))
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline and not _watching(workspace):
-        time.sleep(0.05)
+    until(lambda: _watching(workspace), "its process")
     run.send_signal(signal.SIGTERM)
     assert _end(run) is not None
     assert not _watching(workspace)
 
 
 def _watching(workspace: Workspace) -> bool:
-    words = {"watch", str(workspace.root)}
-    return any(words <= set(one.cmdline()) for one in psutil.Process().children(recursive=True))
+    return any(f" {workspace.root} watch" in _words(one) for one in psutil.Process().children(recursive=True))
 
 
 def _end(run: RemoteRun) -> int | None:

@@ -26,6 +26,7 @@ from engine.tasks.go.plan import Filters
 from engine.tasks.go.positions import positions
 from engine.tasks.go.records import BadRecord, rank_number, read_record
 from engine.tasks.go.shards import read_shard, shard_bytes
+from tests.conftest import until
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -228,10 +229,7 @@ def test_killed_workers_leave_the_same_bytes_as_one_undisturbed(games: Path, tmp
     parse([games], tmp_path / "many", filters=Filters(size=9), games_per_shard=1, workers=2)
     assert files_of(tmp_path / "many") == files_of(tmp_path / "one")
     assert not list((tmp_path / "many").glob("*.claim"))
-    deadline = time.monotonic() + 20
-    while (left := _at_work_on(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left, "a killed parse leaves no worker behind"
+    until(lambda: not _at_work_on(tmp_path), "the end of every worker of a killed parse")
 
 
 def _at_work_on(folder: Path) -> list[int]:

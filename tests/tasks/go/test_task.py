@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from engine.tasks.go.net import build_net
 from engine.tasks.go.parse import parse
 from engine.tasks.go.plan import Filters
 from engine.tasks.go.task import load_task
+from tests.conftest import until
 from tests.tasks.go.test_parse import random_game
 
 OVERRIDES = [
@@ -144,9 +144,7 @@ def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
          "--fresh", *words[:-1], "training.cycle=2"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (workspace.runs / "0002" / "last.pth").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until((workspace.runs / "0002" / "last.pth").exists, "a state")
     child.send_signal(signal.SIGKILL)
     child.wait()
     again = engine("go", "train", "--json", *words[:-1])
