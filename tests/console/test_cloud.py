@@ -63,9 +63,25 @@ def test_machines_that_cost_money_stand_below_the_devices(rented: View, language
                 assert len(rows) <= height
                 assert all(row.at <= width for row in rows)
         last = shown(devices.draw(rented, 110, 30)).splitlines()[-2:]
-        assert [line.split()[1] for line in last] == ["train-1", "train-2"]
+        assert [line.split()[1] for line in last] == ["train-2", "train-1"]  # which is idle
     finally:
         words.choose("en")
+
+
+def test_what_needs_a_person_is_named_first_and_nothing_is_cut_off(rented: View) -> None:
+    lines = [row.spans[1][0] for row in cloud.below(rented, 37, 1)]
+    assert lines == ["and 2 more"]
+    rows = cloud.below(rented, 37, 2)
+    assert len(rows) == 2
+    found = cloud.known(rented)
+    found[1] = replace(found[1], state="unknown", name="train-2-with-a-long-name", why="no answer " * 20)
+    first = shown(cloud.below(rented, 40, 4)).splitlines()[0]
+    assert first.startswith("$ train-2-with-a-…")
+    assert "of $5.00" in first
+    said = shown(findings.cloud_rows(rented, 60))
+    assert said.count("no answer") == 20
+    assert "counted as running" in said
+    assert said.startswith("together")
 
 
 def test_without_a_machine_the_sheet_says_how_to_get_one() -> None:
