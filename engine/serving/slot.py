@@ -1,8 +1,8 @@
 """A slot: which worker answers, and how another takes its place without a failed request.
 
 The pointer file is the truth (engine.release.slots). A change of it is followed by loading the new
-release in a worker beside the old one; only a worker that has answered real images takes over, and
-the old one first answers what it was asked.
+release in a worker beside the old one (engine.serving.reserve); only a worker that has answered real
+images takes over, and the old one first answers what it was asked.
 """
 
 from __future__ import annotations
@@ -18,17 +18,14 @@ from typing import Any
 from engine.config.schema import Servers
 from engine.devices.cores import available_cores
 from engine.errors import Failed, UnderstudyError
-from engine.release.bundle import release_path
 from engine.release.slots import pointer_path, read_pointer
 from engine.serving.link import Answer, Link, WorkerGone
-from engine.store.clock import timestamp
+from engine.serving.reserve import Reserve
 from engine.store.workspace import Workspace
 
 log = logging.getLogger("understudy.serving")
 
 _POLL_S = 0.25
-_PREPARED_S = 60.0
-_SPARE_AFTER_S = 1.0
 _RETRY_S = 30.0
 _SILENT_S = 60.0  # a worker that answers nothing for so long while asked hangs
 _WAIT_FOR_WORKER_S = 5.0
@@ -67,8 +64,8 @@ class Slot:
         on_alert: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.workspace, self.name, self._servers = workspace, name, servers
-        self._device, self._task = device, task
         self.threads = servers.threads or available_cores()
+        self._reserve = Reserve(workspace, servers, self.threads, device, task, self._spawn)
         self.problem: str | None = None
         self.swaps = self.restarts = 0
         self.since: str | None = None
@@ -76,10 +73,6 @@ class Slot:
         self._active: Link | None = None
         self._last: Link | None = None
         self._wanted: str | None = None
-        self._prepared: tuple[Link, float] | None = None
-        self._spare: Link | None = None
-        self._spare_due = 0.0
-        self._loading = False
         self._available = asyncio.Event()
         self._changing = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -92,7 +85,7 @@ class Slot:
     def state(self) -> str:
         if self._active is not None:
             return "live"
-        return "loading" if self._loading or self._wanted else "empty"
+        return "loading" if self._reserve.loading or self._wanted else "empty"
 
     @property
     def active(self) -> Link | None:
@@ -139,7 +132,7 @@ class Slot:
     def refuse_if_unavailable(self) -> None:
         """Raise Unavailable where waiting would not help: the slot is empty, or loads its first release."""
         if self._active is None and self._wanted is None:
-            if self._loading:
+            if self._reserve.loading:
                 raise Unavailable(
                     "loading", f"the slot {self.name} is loading its release", "try again in a second"
                 )
@@ -217,7 +210,7 @@ class Slot:
         if self._active is not None and self._active.card["release"] == pointer.release:
             self.since = pointer.since
             return
-        link = self._take_prepared(pointer.release) or await self._load(pointer.release)
+        link = await self._reserve.worker(pointer.release)
         swap = self._wanted not in (None, pointer.release)
         old, self._active = self._active, link
         self._last = link
@@ -227,8 +220,8 @@ class Slot:
         self._keep_watch(link)
         if old is not None:
             link.take_over(old, self.threads - 1)
-            self._spawn(self._retire(old))
-        self._spare_due = time.monotonic() + _SPARE_AFTER_S
+            self._spawn(self._reserve.retire(old))
+        self._reserve.spare_soon()
         log.info("%s serves %s", self.name, pointer.release[:8])
         self.problem = None  # before it is said: what serves now has none
         self._on_change()
@@ -243,67 +236,19 @@ class Slot:
             if self._active is not None and self._active.card["release"] == release:
                 return
             try:
-                link = self._take_prepared(release) or await self._load(release)
+                await self._reserve.prepare(release)
             except OSError as error:
                 raise _as_failed(error) from None
-            await self._drop_prepared()
-            self._prepared = (link, time.monotonic() + _PREPARED_S)
 
     async def close(self) -> None:
         """End every worker."""
         self._closing = True
         for task in self._background:
             task.cancel()
-        await self._drop_prepared()
-        for link in (self._active, self._spare):
-            if link is not None:
-                await link.end()
-        self._active = self._spare = None
-
-    async def _retire(self, old: Link) -> None:
-        """Let the worker that was replaced answer what it has, then keep it as the spare: it still has its
-        release, so a rollback only switches back; another release it loads as any spare would."""
-        if not await old.idle(self._servers.drain_timeout_s) or self._closing:
-            await old.end()
-            return
-        (spare, self._spare) = (self._spare, old)
-        if spare is not None:
-            await spare.end()
-
-    def _take_former(self, release: str) -> Link | None:
-        """The spare, where it is a former worker of this very release."""
-        spare = self._spare
-        if spare is None or spare.gone.is_set() or spare.card.get("release") != release:
-            return None
-        self._spare = None
-        return spare
-
-    async def _load(self, release: str) -> Link:
-        if former := self._take_former(release):
-            return former
-        self._loading = True
-        link: Link | None = None
-        try:
-            link, self._spare = self._spare, None
-            if link is None or link.gone.is_set():
-                link = await Link.spawn(self.threads)
-            path = release_path(self.workspace, release)
-            servers = self._servers
-            how = {
-                "max_pixels": servers.max_pixels,
-                "runtime": servers.runtime,
-                "device": self._device,
-                "task": self._task,
-                "batch_window_ms": servers.batch_window_ms,
-            }
-            await link.load(release, path, timestamp(), how)
-            return link
-        except BaseException:
-            if link is not None:
-                self._spawn(link.end())
-            raise
-        finally:
-            self._loading = False
+        await self._reserve.close()
+        if self._active is not None:
+            await self._active.end()
+        self._active = None
 
     def _keep_watch(self, link: Link) -> None:
         if not link.watched:  # a former worker that answers again is watched still
@@ -330,7 +275,7 @@ class Slot:
                 if self._active is not None or self._wanted != release:
                     return
                 try:
-                    fresh = self._take_prepared(release) or await self._load(release)
+                    fresh = await self._reserve.worker(release)
                 except (UnderstudyError, OSError) as error:
                     self._deaths += 1
                     self._retry_at = time.monotonic() + _RETRY_S
@@ -340,7 +285,7 @@ class Slot:
                 self._active = self._last = fresh
                 self._available.set()
                 self._keep_watch(fresh)
-                self._spare_due = time.monotonic() + _SPARE_AFTER_S
+                self._reserve.spare_soon()
                 if again:
                     self._retry_at = time.monotonic() + _STEADY_S  # the look then takes the problem back
                     self._tell_problem("its worker dies again and again")
@@ -350,34 +295,12 @@ class Slot:
                 return
 
     async def _look_after(self) -> None:
-        """What the clock asks for: a spare, the end of an unused preparation, of a worker that hangs."""
-        moment = time.monotonic()
-        if self._prepared is not None and (moment > self._prepared[1] or self._prepared[0].gone.is_set()):
-            await self._drop_prepared()
+        """What the clock asks for: the end of a worker that hangs, and what the reserve wants."""
         active = self._active
-        if active is not None and active.in_flight and moment - active.heard > _SILENT_S:
+        if active is not None and active.in_flight and time.monotonic() - active.heard > _SILENT_S:
             log.error("%s: the worker answered nothing for %.0f s; it is ended", self.name, _SILENT_S)
             active.process.kill()
-        if self._spare is not None and self._spare.gone.is_set():
-            await self._spare.end()
-            self._spare, self._spare_due = None, moment + _RETRY_S
-        if self._spare is None and active is not None and not self._changing.locked() and moment > self._spare_due:
-            self._spare_due = moment + _RETRY_S  # should spawning fail
-            self._spare = await Link.spawn(self.threads)
-
-    def _take_prepared(self, release: str) -> Link | None:
-        if self._prepared is None or self._prepared[0].card["release"] != release:
-            return None
-        (link, _), self._prepared = self._prepared, None
-        if not link.gone.is_set():
-            return link
-        self._spawn(link.end())
-        return None
-
-    async def _drop_prepared(self) -> None:
-        if self._prepared is not None:
-            (link, _), self._prepared = self._prepared, None
-            await link.end()
+        await self._reserve.look_after(lambda: self._active is not None and not self._changing.locked())
 
     def _tell_problem(self, problem: str | None) -> None:
         if problem != self.problem:

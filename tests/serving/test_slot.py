@@ -10,7 +10,7 @@ import pytest
 from engine.config.schema import Servers
 from engine.errors import Failed
 from engine.release.bundle import Release
-from engine.serving import frames
+from engine.serving import frames, reserve
 from engine.serving import slot as slots
 from engine.serving.link import Answer, WorkerGone
 from engine.serving.slot import Slot, Unavailable
@@ -45,7 +45,7 @@ def release(workspace: Workspace) -> Release:
 @pytest.fixture
 async def slot(workspace: Workspace, release: Release, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slot]:
     monkeypatch.setattr(slots, "_POLL_S", 0.02)
-    monkeypatch.setattr(slots, "_SPARE_AFTER_S", 0.0)
+    monkeypatch.setattr(reserve, "_SPARE_AFTER_S", 0.0)
     monkeypatch.setattr(slots, "_WAIT_FOR_WORKER_S", PATIENCE_S)
     made = Slot(workspace, "asis", Servers(threads=2))
     await made.follow()
@@ -94,11 +94,11 @@ async def test_a_worker_that_hangs_is_replaced(slot: Slot, monkeypatch: pytest.M
 async def test_what_nobody_follows_is_not_kept(
     workspace: Workspace, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "_PREPARED_S", 0.05)
+    monkeypatch.setattr(reserve, "_PREPARED_S", 0.05)
     await slot.prepare(make_release(workspace, "b").id)
-    assert slot._prepared is not None
-    link = slot._prepared[0]
-    await until(lambda: slot._prepared is None and link.process.poll() is not None)
+    assert slot._reserve._prepared is not None
+    link = slot._reserve._prepared[0]
+    await until(lambda: slot._reserve._prepared is None and link.process.poll() is not None)
 
 
 async def test_a_release_that_ends_every_worker_is_given_pauses(
