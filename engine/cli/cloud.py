@@ -69,11 +69,12 @@ def _plan_text(value: dict[str, Any]) -> str:
     lines = [head, *map(_rate_text, value["rates"]), "", table([_row(option) for option in shown], header)]
     if len(options) > _SHOWN:
         lines.append(f"and {len(options) - _SHOWN} more, dearer or of a speed that nobody has measured: --json")
-    lines += ["", f"advice: {value['advice']}", _prices_text(options)]
+    lines += ["", *([f"advice: {value['advice']}"] if value["advice"] else []), _prices_text(options)]
+    images = value["task"] == "images"
     if not value["rates"]:
         bench = f"python -m engine bench devices -- --model {value['model']} --img-size {value['img_size']}"
-        lines.append(f"hours are unknown: train a little here first, or: {bench}")
-    if need is None:
+        lines.append("hours are unknown: train a little here first" + (f", or: {bench}" if images else ""))
+    if need is None and images:
         lines.append("memory is unknown: --trace has fit look (some seconds)")
     if old := sum(option["price_old"] for option in options):
         lines.append(f"{old} prices are old; today's: cloud plan --refresh")

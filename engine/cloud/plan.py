@@ -59,16 +59,18 @@ class Option:
 
 @dataclass(frozen=True)
 class Plan:
-    """The options, cheapest first that fits, and what they were reckoned from: `rates` that were measured."""
+    """The options, cheapest first that fits, and what they were reckoned from: `rates` that were measured, and the
+    team's advice for so many images."""
 
     options: tuple[Option, ...]
-    samples: int
-    epochs: int
+    task: str
     model: str
     img_size: int
+    samples: int
+    epochs: int
     rates: tuple[Rate, ...]
     need_bytes: int | None  # on a GPU, by `fit`; None: not traced
-    advice: str
+    advice: str | None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,38 +83,56 @@ def make_plan(settings: Settings, workspace: Workspace, rates: Sequence[Rate] | 
         rates: measured ones; None seeks them in the workspace.
 
     Raises:
-        UsageError: the data's files cannot be listed, or a price is none.
+        UsageError: as `work_of`, or a price is none.
         Failed: a file of kept prices or rates is damaged.
     """
-    facts = facts_of(settings)
-    if settings.data.kind == "folder" and settings.data.root is None:
-        raise UsageError("data.root is not set", "say which data the training takes: data.root=DIR")
-    epochs = epochs_of(settings, facts)
-    samples = facts.samples * epochs
+    count, epochs = work_of(settings, workspace)
+    samples, images = count * epochs, settings.task == "images"
     rates = tuple(measured_rates(settings, workspace) if rates is None else rates)
     options = [_here(settings, samples, rate) for rate in rates]
-    need = memory_forecast(settings, workspace, facts) if settings.task == "images" else None
+    facts = facts_of(settings) if images else None
+    need = memory_forecast(settings, workspace, facts) if facts else None
     for row in price_table(settings, workspace.state):
-        fits, reason = fits_into(settings, workspace, facts, need, row.gpu_bytes)
+        fits, reason = fits_into(settings, workspace, facts, need, row.gpu_bytes) if facts else (None, None)
         options.append(_option(row, settings.cloud.price_days, hours_on(row, samples, rates), fits, reason))
     options.sort(key=lambda option: (option.fits is False, option.total, option.hourly_usd))
     return Plan(
         tuple(options),
-        facts.samples,
+        settings.task,
+        settings.model.name if images else settings.go.net,
+        settings.data.img_size if images else settings.go.board_size,
+        count,
         epochs,
-        settings.model.name,
-        settings.data.img_size,
         rates,
         need.predicted_bytes if need else None,
-        advice(facts.samples),
+        advice(count) if images else None,
     )
 
 
-def epochs_of(settings: Settings, facts: Facts) -> int:
-    """How many epochs the training takes; what it decides by itself is known by its data."""
-    if settings.training.epochs:
-        return settings.training.epochs
-    return DIGITS_EPOCHS if settings.data.kind == "digits" else default_epochs(facts.samples)
+def work_of(settings: Settings, workspace: Workspace) -> tuple[int, int]:
+    """How many samples an epoch has, and how many epochs the training takes; what it decides by itself is known by
+    its data.
+
+    Raises:
+        UsageError: the data's files cannot be listed, there are none, or nobody knows how to count this task's.
+    """
+    if settings.task == "go":
+        from engine.tasks.go.parse import summary
+
+        folder = settings.go.shards or workspace.root / "go" / "shards"
+        positions = int(summary(folder.expanduser())["positions"])
+        if not positions:
+            raise UsageError(f"no positions in {folder}", "make shards first: go parse PATHS", kind="not_found")
+        return min(settings.go.epoch_positions or positions, positions), settings.go.epochs
+    if settings.task != "images":
+        raise UsageError(
+            f"nobody can count the samples of the task {settings.task}", "cloud plan knows images and go"
+        )
+    if settings.data.kind == "folder" and settings.data.root is None:
+        raise UsageError("data.root is not set", "say which data the training takes: data.root=DIR")
+    count = facts_of(settings).samples
+    automatic = DIGITS_EPOCHS if settings.data.kind == "digits" else default_epochs(count)
+    return count, settings.training.epochs or automatic
 
 
 def advice(samples: int) -> str:

@@ -87,9 +87,7 @@ def _of_runs(settings: Settings, workspace: Workspace) -> Iterator[Rate]:
         manifest = RunFolder(workspace.runs / str(entry["run"])).read_manifest()
         kept = manifest.get("settings") or {}
         training = kept.get("training") or {}
-        same = (kept.get("model") or {}).get("name") == settings.model.name
-        same = same and (kept.get("data") or {}).get("img_size") == settings.data.img_size
-        if same:
+        if _of_same_net(kept, settings):
             yield Rate(
                 float(entry["samples_per_s"]),
                 str(entry["device"]),
@@ -99,6 +97,15 @@ def _of_runs(settings: Settings, workspace: Workspace) -> Iterator[Rate]:
                 training.get("batch_size"),
                 entry["precision"],
             )
+
+
+def _of_same_net(kept: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether a run's settings are of this net and this size of image or board."""
+    if settings.task == "go":
+        go = kept.get("go") or {}
+        return (go.get("net"), go.get("board_size")) == (settings.go.net, settings.go.board_size)
+    found = (kept.get("model") or {}).get("name"), (kept.get("data") or {}).get("img_size")
+    return found == (settings.model.name, settings.data.img_size)
 
 
 def _of_bench(settings: Settings, workspace: Workspace) -> Iterator[Rate]:

@@ -11,7 +11,7 @@ from typing import Any
 from engine.cloud.ledger import Entry, Ledger, seconds
 from engine.cloud.machines import checked, memory_problem, open_provider
 from engine.cloud.money import stop_at
-from engine.cloud.plan import Hours, epochs_of, hours_on
+from engine.cloud.plan import Hours, hours_on, work_of
 from engine.cloud.prices import find_gpu, price_table
 from engine.cloud.provider import Check, Job, Provider, Upload
 from engine.cloud.rates import measured_rates
@@ -19,7 +19,6 @@ from engine.config import Settings
 from engine.errors import Failed, UnderstudyError, UsageError
 from engine.store.clock import timestamp
 from engine.store.workspace import Workspace
-from engine.training.fit import facts_of
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,9 @@ def _money(workspace: Workspace, settings: Settings, entry: Entry) -> list[Check
         else:
             checks.append(Check("price", True, f"{known}; at most ${most:.2f} an hour"))
             least = price
-        facts, rates = facts_of(settings), measured_rates(settings, workspace)
-        hours = hours_on(row, facts.samples * epochs_of(settings, facts), rates)
+        if settings.task in ("images", "go"):
+            samples, epochs = work_of(settings, workspace)
+            hours = hours_on(row, samples * epochs, measured_rates(settings, workspace))
     return [*checks, *_budget(settings, entry, least, hours)]
 
 

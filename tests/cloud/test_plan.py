@@ -94,6 +94,35 @@ def test_what_is_too_big_is_crossed_out_with_the_nearest_setting_that_fits(
     assert all(option.fits is not False for option in automatic.options)
 
 
+def test_go_is_reckoned_by_its_shards_and_its_own_nets_runs(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="go parse"):
+        plan(workspace, "task=go")
+    shards = workspace.root / "go" / "shards"
+    write_json(shards / "batch_0001.json", {"games": 2, "positions": 500, "skipped": []})
+    (shards / "batch_0001.npz").write_bytes(b"")
+    go = load_settings(None, workspace.root).settings.go
+    trained(
+        workspace,
+        "0001",
+        samples_per_s=50.0,
+        task="go",
+        settings={"go": {"net": go.net, "board_size": go.board_size}},
+    )
+    trained(
+        workspace,
+        "0002",
+        samples_per_s=10.0,
+        task="go",
+        settings={"go": {"net": "another", "board_size": go.board_size}},
+    )
+    found = plan(workspace, "task=go", "go.epochs=4", "go.epoch_positions=250", rates=None)
+    assert (found.samples, found.epochs, found.model, found.advice) == (250, 4, go.net, None)
+    assert [rate.per_s for rate in found.rates] == [50.0]
+    assert "advice" not in _plan_text(found.as_json())
+    with pytest.raises(UsageError, match="knows images and go"):
+        plan(workspace, "task=motion")
+
+
 def test_memory_that_nobody_traced_is_unknown_not_guessed(workspace: Workspace) -> None:
     found = plan(workspace)
     assert found.need_bytes is None
