@@ -71,11 +71,13 @@ def standing_cluster(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    os.environ |= {
+    ours = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
+    os.environ |= ours
     words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
              "--include-dashboard=false", f"--num-cpus={len(os.sched_getaffinity(0))}",
              f"--object-store-memory={512 * 1024**2}"]  # fmt: skip
@@ -88,9 +90,10 @@ def standing_cluster(folder: Path) -> Iterator[str]:
                 time.sleep(0.2)
             yield f"127.0.0.1:{port}"
         finally:
-            head.terminate()
+            for process in (*psutil.Process(head.pid).children(recursive=True), head):
+                process.kill()  # nothing is left to drain
             head.wait()
-            for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            for name in ours:
                 os.environ.pop(name)
 
 
