@@ -128,7 +128,9 @@ def _steps(part: str, root: Path, place: Path, rounds: int, tell: Any) -> None:
     import torch
 
     from benchmarks._pipeline import Ours, PlainLoop, Racer, settings_for, take_turns
+    from engine.training.allocator import fix_allocator
 
+    fix_allocator()  # as every training does
     torch.set_num_threads(THREADS)
     kept = settings_for(root, place / "workspace")
     bare = settings_for(root, place / "workspace", "data.cache_bytes=0")
@@ -139,7 +141,7 @@ def _steps(part: str, root: Path, place: Path, rounds: int, tell: Any) -> None:
     else:
         racers["jpeg"] = Ours(bare, place / "bare")
         racers["peer"] = PlainLoop(cached.task, kept, raw=True) if part == "folder" else _timm_epochs(root)
-    seconds = take_turns(racers, rounds=rounds, steps=7)
+    seconds = take_turns(racers, rounds=2 * rounds, steps=3)
     rates = {f"{name}_images_per_s": _BATCH / took for name, took in seconds.items()}
     if part == "overhead":
         tell("trainer over a plain loop", seconds["cached"] / seconds["plain"], "x", "at most 1.02", **rates)

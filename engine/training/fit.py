@@ -27,7 +27,7 @@ from engine.store.files import write_json
 from engine.training.allocator import MAPPED_FROM
 from engine.training.fit_parts import Facts, Tracer, parts_of
 
-FORMAT = 3
+FORMAT = 4
 ROOM = 0.9  # of what is free: up to here it fits, up to all of it is the edge
 KEPT = 400  # traces in the cache
 

@@ -4,7 +4,8 @@ The heap never gives back (`engine.training.allocator`), so its greatest size is
 depends on the order in which pieces come and go. `malloc` takes the smallest free piece that is large enough and
 joins neighbours that are free (Lea's allocator; glibc 2.36's malloc.c). Torch asks for addresses that are multiples
 of 64, for which glibc looks for 96 bytes more than it then takes: a hole of just the right size is not used again.
-Only what finds no hole and reaches the threshold is mapped by itself, and given back when freed.
+Only what finds no hole and reaches the threshold is mapped by itself, and given back when freed. Small pieces find
+cells that `engine.training.allocator` leaves free for them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 
+from engine.training.allocator import CELL, CELLS
+
 Piece = tuple[int, int]  # its start and end
 STEPS = 3  # after which the heap hardly grows
 ALIGNED = 64
 SLACK = ALIGNED + 32  # what memalign asks for besides
 PAGE = 4096
+CELLS_AT = 1 << 48  # where the cells begin: beyond any heap
 
 
 class Heap:
@@ -24,16 +28,20 @@ class Heap:
 
     Args:
         threshold: what finds no hole is mapped by itself from so many bytes on.
+        cells: how many free cells there are for small pieces.
 
-    `most` is the most bytes that the heap and what is mapped beside it have had together.
+    `most` is the most bytes that the heap, what is used of the cells and what is mapped have had together.
     """
 
-    def __init__(self, threshold: int) -> None:
+    def __init__(self, threshold: int, cells: int = 0) -> None:
         self._threshold = threshold
-        self._top = self._mapped = self.most = 0
+        self._top = self._mapped = self._in_cells = self.most = 0
         self._free: list[tuple[int, int]] = []  # (size, start), ascending
         self._starts: dict[int, int] = {}  # start to end of each free piece
         self._ends: dict[int, int] = {}  # and back
+        for number in range(cells):
+            start = CELLS_AT + 2 * number * CELL
+            self._add(start, start + CELL)
 
     def take(self, size: int) -> Piece:
         """A piece as (start, end); one that is mapped by itself has a negative start."""
@@ -43,6 +51,8 @@ class Heap:
             found, start = self._free[place]
             self._drop(start, start + found)
             piece = self._cut(start, start + found, whole)
+            if start >= CELLS_AT:
+                self._in_cells += whole
         elif whole + SLACK >= self._threshold:
             pages = -(-(whole + SLACK) // PAGE) * PAGE
             self._mapped += pages
@@ -53,7 +63,7 @@ class Heap:
                 self._drop(last, self._top)
             self._top = max(self._top, last + whole + SLACK)
             piece = self._cut(last, self._top, whole)
-        self.most = max(self.most, self._top + self._mapped)
+        self.most = max(self.most, self._top + self._mapped + self._in_cells)
         return piece
 
     def give(self, piece: Piece) -> None:
@@ -62,6 +72,8 @@ class Heap:
         if start < 0:
             self._mapped += start
             return
+        if start >= CELLS_AT:
+            self._in_cells -= end - start
         if (before := self._ends.get(start)) is not None:
             self._drop(before, start)
             start = before
@@ -123,7 +135,7 @@ def heap_bytes(
         judged: events of a validation batch.
         averaged: whether an average of the weights is kept.
     """
-    heap = Heap(threshold)
+    heap = Heap(threshold, CELLS)
     weights = [heap.take(size) for size, _ in kept]
     for place, (size, anew) in enumerate(kept):
         if anew:
