@@ -143,7 +143,7 @@ def go_reset(session: Session, yes: bool) -> None:
     folder = shards_folder(session)
     found = sorted(folder.glob("batch_*.npz")) if folder.is_dir() else []
     if found and not yes:
-        if session.json:
+        if session.json or not sys.stdin.isatty():
             raise Refused(f"{len(found)} shards would be removed", "confirm with --yes")
         if not click.confirm(f"Remove {len(found)} shards in {folder}?", err=True):
             raise UsageError("not confirmed", "nothing was removed", kind="unconfirmed")
@@ -161,9 +161,10 @@ def _stats(session: Session) -> dict[str, Any]:
     runs = [run for run in list_runs(session.workspace) if run.get("task") == "go"]
     running = next((run for run in runs if run["status"] == "running"), None)
     process = None
-    if running and running.get("pid") and psutil.pid_exists(running["pid"]):
-        sizes = psutil.Process(running["pid"]).memory_info()
-        process = {"pid": running["pid"], "rss_bytes": sizes.rss, "vms_bytes": sizes.vms}
+    with contextlib.suppress(psutil.Error):  # it may end while it is asked
+        if running and running.get("pid"):
+            sizes = psutil.Process(running["pid"]).memory_info()
+            process = {"pid": running["pid"], "rss_bytes": sizes.rss, "vms_bytes": sizes.vms}
     shards = summary(folder)
     epochs = sum(run["epoch"] or 0 for run in runs)
     return {
@@ -175,7 +176,6 @@ def _stats(session: Session) -> dict[str, Any]:
         "skipped": len(shards["skipped"]),
         "runs": len(runs),
         "epochs_done": epochs,
-        "samples": sum(run.get("samples") or 0 for run in runs),
         "best": max((run["best"] for run in runs if run["best"]), key=lambda best: best["accuracy"], default=None),
         "running": running and running["run"],
         "process": process,

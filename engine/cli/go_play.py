@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ def go_suggest(
         raise UsageError(
             "one position and one choice of nets at a time", "SGF or --held-out; --checkpoint or --slots"
         )
+    if number is not None and not words:
+        raise UsageError("--move is for the position of an SGF", "name an SGF file, or leave --move out")
     nets = _slot_players(session) if both else [(None, *_player(session, checkpoint))]
     size = nets[0][2]
     place: dict[str, Any] = {}
@@ -153,6 +156,8 @@ def go_gtp(session: Session, checkpoint: str | None) -> None:
     from engine.tasks.go.gtp import GtpEngine
 
     player, size = _player(session, checkpoint)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # an answer of GTP and not an end, whatever the bytes
     GtpEngine(player, size=size, version=__version__).run()
 
 

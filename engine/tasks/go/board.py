@@ -123,7 +123,7 @@ class GoBoard:
             self.place(setup)
         self.to_play = first
         for colour, point in moves:
-            self.play(point, colour)
+            self.play(point, colour, recorded=True)
 
     def recent(self, count: int) -> NDArray[np.int16]:
         """The last `count` moves, newest first; -1 where there were fewer or one was a pass."""

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -58,6 +58,12 @@ class Claims:
         """The names that living workers hold claims on."""
         paths = sorted(self._folder.glob("*.claim"))
         return [path.name.removesuffix(".claim") for path in paths if not self._dead(path, self._holder(path))]
+
+    def clear(self, made: Callable[[str], bool]) -> None:
+        """Take away dead workers' claims on what is made: who died right after it left one that nobody asks for."""
+        for path in sorted(self._folder.glob("*.claim")):
+            if made(path.name.removesuffix(".claim")):
+                self._free(path)
 
     def _create(self, path: Path) -> bool:
         try:

@@ -16,7 +16,7 @@ from engine.errors import UnderstudyError, UsageError
 from engine.tasks.go.board import GoBoard
 from engine.tasks.go.player import Player
 from engine.tasks.go.playouts import estimate
-from engine.tasks.go.records import BadRecord, read_record
+from engine.tasks.go.records import BadRecord, board_of, read_record
 from engine.tasks.go.rules import BLACK, WHITE
 
 _COLOURS = {"b": BLACK, "black": BLACK, "w": WHITE, "white": WHITE}
@@ -165,7 +165,10 @@ class GtpEngine:
 
     def do_set_free_handicap(self, words: list[str]) -> str:
         self._must_be_empty()
-        points = [self.board.point(word) for word in words]
+        try:
+            points = [self.board.point(word) for word in words]
+        except UsageError:
+            raise GtpError("bad vertex list") from None
         if not 2 <= len(points) < self.board.passing or len(set(points)) < len(points):
             raise GtpError("bad vertex list")
         if self.board.passing in points:
@@ -208,11 +211,7 @@ class GtpEngine:
             raise GtpError("cannot load file") from None
         if record.size != self._size:
             raise GtpError("unacceptable size")
-        stop = _whole(words, 1) - 1 if len(words) > 1 else len(record.moves)
-        self.board = GoBoard(record.size, record.komi)
-        self.board.place([(int(colour), int(point)) for colour, point in record.setup])
-        for colour, point in record.moves[: max(0, stop)].tolist():
-            self.board.play(point, colour)
+        self.board = board_of(record, max(0, _whole(words, 1) - 1) if len(words) > 1 else None)
         return ""
 
     def _must_be_empty(self) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import re
+import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +23,13 @@ ENDING = ".sgf"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _LARGEST = 8 * 1024 * 1024  # no record of one game is larger; a bomb in an archive is not unpacked further
 _NEXT_GAME = re.compile(rb"\)\s*\(\s*;")
-_BRACKETS = re.compile(rb"\[(?:\\.|[^\]\\])*\]|[()]", re.DOTALL)
+# a value that never ends reaches to the end: nothing is tried twice, whatever the text
+_BRACKETS = re.compile(rb"\[[^\]\\]*(?:\\.[^\]\\]*)*\]?|[()]", re.DOTALL)
+
+# what the readers of archives raise: RuntimeError for a password or an unknown method
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +87,13 @@ def take_inventory(paths: Sequence[str | Path]) -> Iterator[Inventory]:
             path = Path(given).expanduser()
             if path.is_dir():
                 for file in sorted(_files(path)):
-                    _take_file(found, file, file.relative_to(path.parent).as_posix(), spool)
+                    _take_file(found, file, _plain(file.relative_to(path.parent).as_posix()), spool)
             elif path.is_file():
                 if not path.name.lower().endswith((ENDING, *ARCHIVES)):
                     raise UsageError(
                         f"{path} is neither an SGF file nor an archive", f"archives: {', '.join(ARCHIVES)}"
                     )
-                _take_file(found, path, path.name, spool)
+                _take_file(found, path, _plain(path.name), spool)
             else:
                 raise UsageError(f"no file or folder {path}", "name folders, .sgf files or archives of games")
         spool.flush()
@@ -99,12 +108,21 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(root) / name
 
 
+def _plain(name: str) -> str:
+    """A name as UTF-8 can write it: bytes of another encoding as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _take_file(found: Inventory, path: Path, name: str, spool: IO[bytes]) -> None:
-    if path.name.lower().endswith(ARCHIVES):
-        _take_archive(found, path, name, spool)
-        return
     try:
-        size = path.stat().st_size
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # to read a pipe would wait for ever
+            found.skipped.append({"path": name, "reason": "no regular file"})
+            return
+        if path.name.lower().endswith(ARCHIVES):
+            _take_archive(found, path, name, spool)
+            return
+        size = about.st_size
         text = path.read_bytes() if size <= _LARGEST else b""
     except OSError as error:
         found.skipped.append({"path": name, "reason": f"cannot be read: {error.strerror}"})
@@ -121,7 +139,7 @@ def _take_archive(found: Inventory, path: Path, name: str, spool: IO[bytes]) -> 
             offset = spool.tell()
             spool.write(text)
             _take_text(found, f"{name}/{member}", text, spool.name, offset)
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except _BROKEN as error:
         raise UsageError(
             f"the archive {path} cannot be read ({' '.join(str(error).split())[:100]})", "fetch or pack it again"
         ) from None
@@ -132,14 +150,14 @@ def _members(found: Inventory, path: Path, name: str) -> Iterator[tuple[str, byt
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if _wanted(found, name, member.filename, member.file_size):
-                    yield member.filename, archive.read(member)
+                    yield _plain(member.filename), archive.read(member)
         return
     with tarfile.open(path) as archive:
         for entry in archive:
             if entry.isfile() and _wanted(found, name, entry.name, entry.size):
                 handle = archive.extractfile(entry)
                 assert handle is not None
-                yield entry.name, handle.read()
+                yield _plain(entry.name), handle.read()
 
 
 def _wanted(found: Inventory, archive: str, member: str, size: int) -> bool:
@@ -147,7 +165,7 @@ def _wanted(found: Inventory, archive: str, member: str, size: int) -> bool:
         return False
     if size > _LARGEST:
         reason = f"larger than {_LARGEST // 2**20} MB: not a game's record"
-        found.skipped.append({"path": f"{archive}/{member}", "reason": reason})
+        found.skipped.append({"path": f"{archive}/{_plain(member)}", "reason": reason})
         return False
     return True
 

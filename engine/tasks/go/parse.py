@@ -81,6 +81,7 @@ def parse(
             made = hands(folder, plans, found, say)
         else:
             made = _all_hands(folder, plans, found, max(1, min(workers or os.cpu_count() or 1, left)), say)
+    Claims(folder).clear(lambda name: (folder / f"{name}.npz").exists())
     missing = sorted({name for one in made for name in one.missing})
     if missing:
         say(f"{len(missing)} planned games are not among these paths (the first: {missing[0]}); their shards wait")

@@ -5,6 +5,8 @@ SGF FF[1..4] is read by sgfmill: any encoding that the file declares, variations
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
@@ -20,7 +22,12 @@ from engine.tasks.go.rules import BLACK, WHITE
 
 _COLOURS = {"b": BLACK, "w": WHITE}
 _DATE = re.compile(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?")
-_RANK = re.compile(r"(\d+)\s*([kdp])", re.IGNORECASE)
+_RANK = re.compile(r"(?<!\d)(\d{1,2})\s*([kdp])", re.IGNORECASE)
+_CHARSET = re.compile(rb"\bCA\s*\[([^\]\\]{1,40})\]")
+_HEAD = 4096  # bytes in which a record names its encoding
+# codecs with letters of which a byte may be that of a backslash or a bracket, so that bytes cannot be parsed
+_NO_ASCII = ("shift_jis", "cp932", "big5", "cp950", "gbk", "gb18030", "johab", "iso2022", "hz")
+_TWO_MOVES = re.compile(rb"\bB\s*\[\w{0,2}\]\s*W\s*\[|\bW\s*\[\w{0,2}\]\s*B\s*\[")
 # rule sets under which a chain may take its own last liberty (sgfmill's and KGS's names)
 _SUICIDE_RULES = ("new zealand", "nz", "tromp", "ing", "goe")
 
@@ -64,16 +71,25 @@ def read_record(text: bytes) -> Record:
         BadRecord: no SGF, not a game of Go, an illegal move, setup stones after the first move.
     """
     try:
-        game = sgf.Sgf_game.from_bytes(text)
+        game = _game(text)
         root = game.get_root()
         if _text(root, "GM", "1").strip() not in ("", "1"):
             raise BadRecord("a record of another game than Go")
         size = game.get_size()
-        if size > rules.LARGEST:
-            raise BadRecord(f"a board of size {size}: at most {rules.LARGEST}")
+        if not 2 <= size <= rules.LARGEST:
+            raise BadRecord(f"a board of size {size}: at least 2, at most {rules.LARGEST}")
+        if _TWO_MOVES.search(text) and any(
+            node.has_property("B") and node.has_property("W") for node in game.main_sequence_iter()
+        ):
+            raise BadRecord("no readable SGF: two moves in one node")
+    except (ValueError, LookupError) as error:
+        raise BadRecord(f"no readable SGF: {_words(error) or type(error).__name__}") from None
+    try:
         board, plays = sgf_moves.get_setup_and_moves(game)
-    except (ValueError, KeyError, IndexError, LookupError) as error:
-        raise BadRecord(f"no readable SGF: {' '.join(str(error).split())[:120] or type(error).__name__}") from None
+    except (ValueError, LookupError) as error:
+        said = _words(error)
+        why = said if said.startswith("setup") else f"a move or a stone that is no point of a board of size {size}"
+        raise BadRecord(f"no readable SGF: {why}") from None
     passing = size * size
     setup = np.array(
         [(_COLOURS[colour], row * size + column) for colour, (row, column) in board.list_occupied_points()],
@@ -96,6 +112,29 @@ def read_record(text: bytes) -> Record:
         digest=hashlib.blake2b(bytes([size]) + setup.tobytes() + b"/" + moves.tobytes(), digest_size=8).digest(),
         to_play=_turn(game, len(moves)) if b"PL" in text else 0,
     )
+
+
+def _game(text: bytes) -> sgf.Sgf_game:
+    """The first game of a text; where nobody knows the encoding that it declares, in Latin-1.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    found = _CHARSET.search(text, 0, _HEAD)
+    if not found:
+        return sgf.Sgf_game.from_bytes(text)
+    try:
+        known = codecs.lookup(found[1].decode("ascii").strip()).name
+    except (LookupError, ValueError):
+        return sgf.Sgf_game.from_bytes(text, override_encoding="iso-8859-1")
+    if known.startswith(_NO_ASCII):
+        with contextlib.suppress(ValueError):  # else the bytes may do, as some programs escape those
+            return sgf.Sgf_game.from_bytes(text.decode(known, "replace").encode(), override_encoding="utf-8")
+    return sgf.Sgf_game.from_bytes(text)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 def board_of(record: Record, number: int | None = None) -> GoBoard:
@@ -171,7 +210,7 @@ def _komi(root: Any) -> float:
 
 
 def _whole(text: str) -> int:
-    return int(text) if text.isdecimal() and int(text) < 100 else 0
+    return int(text) if text.isdecimal() and len(text) < 3 else 0
 
 
 def _result(text: str) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -78,6 +80,10 @@ def test_a_record_tells_its_facts() -> None:
         ("(;SZ[9];B[zz])", "no readable SGF"),
         ("(;SZ[9];B[aa]AB[bb];W[cc])", "no readable SGF"),
         ("(;SZ[9]AB[aa]AW[ba][ab])", "setup position not legal"),
+        ("(;SZ[1];B[aa])", "at least 2"),
+        ("(;SZ[9];B[ss];W[aa])", "no point of a board of size 9"),
+        ("(;SZ[9];B[a];W[aa])", "no point of a board of size 9"),
+        ("(;SZ[9];B[aa]W[bb];B[cc])", "two moves in one node"),
     ],
 )
 def test_what_is_no_legal_game_is_refused_with_a_reason(text: str, reason: str) -> None:
@@ -90,6 +96,24 @@ def test_the_main_line_is_taken_and_any_encoding_read() -> None:
     assert [point for _, point in main.moves.tolist()] == [72, 64, 56]
     text = "(;SZ[9]CA[EUC-KR]PB[이창호]BR[9p];B[aa])"
     assert read_record(text.encode("euc-kr")).black_rank == 19
+
+
+@pytest.mark.parametrize(
+    ("name", "player"), [("Shift_JIS", "表"), ("Big5", "許功蓋"), ("gb18030", "李昌镐"), ("klingon", "Qo'noS")]
+)
+def test_an_encoding_whose_letters_hold_a_backslash_loses_no_move(name: str, player: str) -> None:
+    text = f"(;SZ[9]CA[{name}]BR[9p]PB[{player}];B[aa];W[bb];B[cc])"
+    record = read_record(text.encode("ascii" if name == "klingon" else name))
+    assert [point for _, point in record.moves.tolist()] == [72, 64, 56]
+    assert record.black_rank == 19
+
+
+@pytest.mark.parametrize(
+    "head", ["HA[" + "9" * 5000 + "]", "BR[" + "9" * 5000 + "d]", "BR[" + "1" * 200_000 + "]"]
+)
+def test_a_number_without_end_is_not_known(head: str) -> None:
+    record = read_record(f"(;SZ[9]{head};B[aa])".encode())
+    assert (record.handicap, record.black_rank) == (0, -99)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +219,37 @@ def test_an_archive_that_cannot_be_read_and_a_wrong_path_are_errors(tmp_path: Pa
             pass
 
 
+def test_an_archive_with_a_password_another_method_or_torn_bytes_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "games.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.sgf", random_game(1))
+    whole = path.read_bytes()
+    local, entry = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
+    for at, central, value in (
+        (6, 8, 1),
+        (8, 10, 97),
+    ):  # flags: encrypted; a method of compression that nobody has
+        torn = bytearray(whole)
+        torn[local + at] = torn[entry + central] = value
+        path.write_bytes(torn)
+        with pytest.raises(UsageError, match="cannot be read"), take_inventory([path]):
+            pass
+    path.write_bytes(whole[:40] + b"\xff" * 30 + whole[70:])
+    with pytest.raises(UsageError, match="cannot be read"), take_inventory([path]):
+        pass
+
+
+def test_a_pipe_a_name_of_no_encoding_and_brackets_without_end_stop_nobody(games: Path, tmp_path: Path) -> None:
+    os.mkfifo(games / "pipe.sgf")
+    (games / "brackets.sgf").write_text("(;SZ[9];B[aa])(;" + "[" * 200_000)
+    (games / os.fsdecode(b"\xc0\xee.sgf")).write_text("(;SZ[9];B[aa];W[aa])")
+    answer = parse([games], tmp_path / "shards", filters=Filters(size=9), games_per_shard=100, workers=1)
+    reasons = {one["path"]: one["reason"] for one in answer["skipped"]}
+    assert reasons["games/pipe.sgf"] == "no regular file"
+    assert "occupied" in reasons["games/\\xc0\\xee.sgf"]
+    assert answer["games"] == 13  # of the text with the brackets the first game
+
+
 def test_more_games_later_are_added_and_no_shard_is_made_again(games: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     first = parse([games], shards, filters=Filters(size=9), games_per_shard=4, games=6, workers=1)
@@ -227,9 +282,18 @@ def test_killed_workers_leave_the_same_bytes_as_one_undisturbed(games: Path, tmp
         child.send_signal(signal.SIGKILL)
         child.wait()
     parse([games], tmp_path / "many", filters=Filters(size=9), games_per_shard=1, workers=2)
+    until(lambda: not _at_work_on(tmp_path), "the end of every worker of a killed parse")
     assert files_of(tmp_path / "many") == files_of(tmp_path / "one")
     assert not list((tmp_path / "many").glob("*.claim"))
-    until(lambda: not _at_work_on(tmp_path), "the end of every worker of a killed parse")
+
+
+def test_a_claim_of_who_died_right_after_the_shard_is_cleared(games: Path, tmp_path: Path) -> None:
+    parse([games], tmp_path, filters=Filters(size=9), games_per_shard=6, workers=1)
+    holder = {"worker": "x", "host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}
+    for name in ("batch_0001.claim", "batch_0009.claim"):
+        (tmp_path / name).write_text(json.dumps(holder))
+    parse([games], tmp_path, filters=Filters(size=9), games_per_shard=6, workers=1)
+    assert [path.name for path in tmp_path.glob("*.claim")] == ["batch_0009.claim"]
 
 
 def _at_work_on(folder: Path) -> list[int]:

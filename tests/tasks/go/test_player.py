@@ -12,7 +12,7 @@ from engine.tasks.go.board import GoBoard
 from engine.tasks.go.gtp import GtpEngine
 from engine.tasks.go.player import Player, input_planes
 from engine.tasks.go.playouts import estimate
-from engine.tasks.go.rules import BLACK, WHITE
+from engine.tasks.go.rules import BLACK, EMPTY, WHITE
 
 # GTP 2, section 6.2: what every engine must answer
 REQUIRED = {
@@ -143,6 +143,7 @@ def test_every_required_command_is_known(gtp: GtpEngine) -> None:
         (["play b a1", "fixed_handicap 2"], "? board not empty\n\n"),
         (["set_free_handicap A1 B2 C3"], "=\n\n"),
         (["set_free_handicap A1 A1"], "? bad vertex list\n\n"),
+        (["set_free_handicap A1 Z9"], "? bad vertex list\n\n"),
         (["place_free_handicap 30"], "= C3 G7 C7 G3 C5 G5 E3 E7 E5\n\n"),
         (["time_settings 300 30 5", "time_left b 120 0"], "=\n\n"),
         (["dance"], "? unknown command\n\n"),
@@ -159,6 +160,14 @@ def test_a_game_file_is_loaded_up_to_a_move(gtp: GtpEngine, tmp_path: Path) -> N
     assert gtp.answer(f"loadsgf {tmp_path / 'g.sgf'} 2") == "=\n\n"
     assert [name for _, name in gtp.board.moves] == [gtp.board.point("E5")]
     assert gtp.board.points[gtp.board.point("A9")] == BLACK
+
+
+def test_a_recorded_suicide_is_loaded_and_the_move_after_it_taken_back(gtp: GtpEngine, tmp_path: Path) -> None:
+    (tmp_path / "g.sgf").write_text("(;SZ[9]RU[NZ];B[ba];W[ee];B[ab];W[aa];B[cc]PL[B])")
+    assert gtp.answer(f"loadsgf {tmp_path / 'g.sgf'}") == "=\n\n"
+    assert gtp.board.to_play == BLACK
+    assert gtp.answer("undo") == "=\n\n"
+    assert gtp.board.points[gtp.board.point("A9")] == EMPTY
 
 
 def test_dead_stones_are_listed_and_not_counted(gtp: GtpEngine) -> None:

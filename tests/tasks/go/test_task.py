@@ -173,6 +173,9 @@ def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
     assert sum(row.count(".") for row in held["board"]) < 81 or held["last"] is None
     refused = engine("go", "reset", "--json", *OVERRIDES)
     assert refused.code == 3
+    unasked = engine("go", "reset", *OVERRIDES)
+    assert (unasked.code, "confirm with --yes" in unasked.err) == (3, True), "nobody can answer without a terminal"
+    assert engine("go", "suggest", "--move", "3", *OVERRIDES).code == 2
     said = engine("go", "suggest", *OVERRIDES).out.splitlines()
     header = next(line for line in said if "confidence" in line)
     assert header.split() == ["move", "row", "column", "confidence"]
