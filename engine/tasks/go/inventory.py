@@ -22,6 +22,7 @@ from engine.errors import UsageError
 ENDING = ".sgf"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _LARGEST = 8 * 1024 * 1024  # no record of one game is larger; a bomb in an archive is not unpacked further
+_GAME = re.compile(rb"\(\s*;")
 _NEXT_GAME = re.compile(rb"\)\s*\(\s*;")
 # a value that never ends reaches to the end: nothing is tried twice, whatever the text
 _BRACKETS = re.compile(rb"\[[^\]\\]*(?:\\.[^\]\\]*)*\]?|[()]", re.DOTALL)
@@ -197,6 +198,8 @@ def _games(text: bytes) -> list[tuple[int, int]]:
             depth -= 1
             if depth == 0:
                 ends.append(match.end())
+    if ends and _GAME.search(text, ends[-1]):  # the last one is torn: a game too, to be named as such
+        ends.append(len(text))
     if len(ends) < 2:
         return [(0, len(text))]
     return list(zip([0, *ends[:-1]], ends, strict=True))

@@ -242,12 +242,15 @@ def test_an_archive_with_a_password_another_method_or_torn_bytes_is_an_error(tmp
 def test_a_pipe_a_name_of_no_encoding_and_brackets_without_end_stop_nobody(games: Path, tmp_path: Path) -> None:
     os.mkfifo(games / "pipe.sgf")
     (games / "brackets.sgf").write_text("(;SZ[9];B[aa])(;" + "[" * 200_000)
+    (games / "torn.sgf").write_text("(;SZ[9];B[bb])(;SZ[9];B[cc])(;SZ[9];B[dd];W[")
     (games / os.fsdecode(b"\xc0\xee.sgf")).write_text("(;SZ[9];B[aa];W[aa])")
     answer = parse([games], tmp_path / "shards", filters=Filters(size=9), games_per_shard=100, workers=1)
     reasons = {one["path"]: one["reason"] for one in answer["skipped"]}
     assert reasons["games/pipe.sgf"] == "no regular file"
     assert "occupied" in reasons["games/\\xc0\\xee.sgf"]
-    assert answer["games"] == 13  # of the text with the brackets the first game
+    assert "unexpected end" in reasons["games/torn.sgf#3"]
+    assert "games/brackets.sgf#2" in reasons
+    assert answer["games"] == 15  # the whole ones before the torn too
 
 
 def test_more_games_later_are_added_and_no_shard_is_made_again(games: Path, tmp_path: Path) -> None:
