@@ -46,6 +46,11 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def fit(workspace: Workspace) -> Callable[..., dict[str, Any]]:
     """Trains in this process: `fit("training.epochs=1", resume="0001", strict=True)`."""
+    return runner(workspace)
+
+
+def runner(workspace: Workspace) -> Callable[..., dict[str, Any]]:
+    """What `fit` is, in any workspace."""
     from engine.training.plan import resumed_settings
     from engine.training.train import train
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from engine.store.locks import hold
 from engine.store.workspace import Workspace
 from engine.training.runs import claim_run, list_runs, process_identity, read_metrics
 from engine.training.runs import find_run as find
-from tests.training.conftest import SMALL
+from tests.conftest import shared_folder
+from tests.training.conftest import SMALL, runner
 
 WORDS = (*SMALL, "training.epochs=6", "training.ema_decay=0.9")
 
@@ -51,9 +53,10 @@ def find_run(run: Path) -> Any:
 
 
 @pytest.fixture
-def undisturbed(fit: Callable[..., Any], workspace: Workspace) -> Path:
-    """A run that nobody interrupts, as 0001."""
-    fit(*WORDS)
+def undisturbed(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody interrupts, as 0001: the same for every test."""
+    made = shared_folder(tmp_path_factory, "undisturbed", lambda folder: runner(Workspace(folder))(*WORDS))
+    shutil.copytree(made, workspace.root)
     return workspace.runs / "0001"
 
 

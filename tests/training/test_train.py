@@ -23,7 +23,7 @@ CONTRACT = ("run", "status", "device", "precision", "epochs", "best", "checkpoin
 
 
 def test_a_training_from_the_command_line(engine: Callable[..., Any], workspace: Workspace) -> None:
-    done = engine("train", "training.epochs=3", "--json", "--device", "cpu")
+    done = engine("train", "training.epochs=3", "data.img_size=16", "--json", "--device", "cpu")
     assert done.code == 0, done.err
     result = done.json
     assert set(CONTRACT) <= set(result)
@@ -41,7 +41,7 @@ def test_a_training_from_the_command_line(engine: Callable[..., Any], workspace:
     assert checkpoint["accuracy"] == result["best"]["accuracy"]
     assert "optimizer_state_dict" not in checkpoint
     assert (card["cycle"], card["run"], card["classes"]) == (1, "0001", list("0123456789"))
-    assert Preprocess.from_dict(card["preprocess"]).img_size == 32
+    assert Preprocess.from_dict(card["preprocess"]).img_size == 16
     model = build_model(card["architecture"]["name"], 10, settings=card["architecture"]["settings"])
     model.load_state_dict(checkpoint["model_state_dict"])
 
@@ -67,7 +67,7 @@ def test_the_next_run_takes_the_next_cycle(fit: Callable[..., Any], workspace: W
 
 
 def test_a_better_best_of_the_cycle_stays(fit: Callable[..., Any], workspace: Workspace) -> None:
-    good = fit("training.epochs=2", "training.cycle=5")
+    good = fit(*SMALL, "training.epochs=6", "training.cycle=5")
     before = Path(good["checkpoint"]).read_bytes()
     lines: list[str] = []
     worse = fit(*SMALL, "training.epochs=1", "training.cycle=5", lines=lines)
