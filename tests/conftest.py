@@ -74,9 +74,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest one first, so that no core is left alone with it at the end."""
-    items.sort(key=lambda item: "test_road.py" not in item.nodeid)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked `long` first, in equal shares for the workers, so that none is left alone with it at the end.
+
+    `--dist worksteal` gives each worker an equal part of the items, one behind the other, before any steals.
+    """
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    marked = [(mark.args[0], item) for item in items if (mark := item.get_closest_marker("long"))]
+    shares: list[tuple[float, list[pytest.Item]]] = [(0.0, []) for _ in range(workers)]
+    for seconds, item in sorted(marked, key=lambda one: -one[0]):
+        least = min(range(workers), key=lambda number: shares[number][0])
+        shares[least] = (shares[least][0] + seconds, [*shares[least][1], item])
+    taken = {id(item) for _, item in marked}
+    others = [item for item in items if id(item) not in taken]
+    count, items[:] = len(items), []
+    for number, (_, share) in enumerate(shares):
+        size = (count - len(items)) // (workers - number) - len(share)
+        items += share + others[: max(0, size)]
+        del others[: max(0, size)]
+    items += others
 
 
 def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:

@@ -42,7 +42,7 @@ def test_it_is_a_notebook_of_format_4_and_holds_no_results() -> None:
             compile(source, cell["id"], "exec")  # no magics: it is plain Python
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.long(13)
 def test_it_runs_from_top_to_bottom(tmp_path: Path) -> None:
     work = tmp_path / "work"
     environment = os.environ | {

@@ -41,6 +41,7 @@ def served(workspace: Workspace, config: Path) -> Iterator[Callable[[], subproce
         child.wait(PATIENCE_S)
 
 
+@pytest.mark.long(41)
 def test_the_whole_road(
     engine: Callable[..., Result], workspace: Workspace, served: Callable[[], subprocess.Popen[str]]
 ) -> None:
@@ -139,6 +140,7 @@ def test_the_whole_road(
     assert {slot["state"] for slot in down.values()} == {"down"}
 
 
+@pytest.mark.long(48)
 def test_demo_drives_every_stage_and_leaves_nothing_running(
     engine: Callable[..., Result], workspace: Workspace
 ) -> None:

@@ -43,6 +43,7 @@ def test_there_are_fifty_different_failures() -> None:
     assert len({case.name for case in found}) == len(found) == 50
 
 
+@pytest.mark.long(17)
 def test_launch_status_cost_down(
     engine: Callable[..., Result], workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

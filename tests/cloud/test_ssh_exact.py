@@ -38,6 +38,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.long(12)
 def test_killed_there_and_the_same_bytes(tmp_path: Path, workspace: Workspace, one_thread: None) -> None:
     from engine.training.runs import claim_run
     from engine.training.train import train

@@ -21,6 +21,7 @@ from tests.conftest import until
 DEADLINE_S = 180
 
 
+@pytest.mark.long(64)
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("ray", "pandas", "pyarrow")),
     reason="the extra cluster is not installed",

@@ -250,6 +250,7 @@ def test_a_corrupt_best_is_told_once_and_the_next_best_is_taken(
     assert len(inbox.texts) == 2
 
 
+@pytest.mark.long(8)
 @pytest.mark.fault(17)
 def test_a_line_that_drops_again_and_again_is_tried_a_bounded_number_of_times(
     make_sshd: Callable[..., Sshd], make_proxy: Callable[..., Proxy], source_root: Path, workspace: Workspace

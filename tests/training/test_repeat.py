@@ -20,6 +20,7 @@ from tests.training.conftest import SMALL
 WORDS = (*SMALL, "data.val_fraction=0.85", "training.epochs=1", "training.ema_decay=0.9")
 
 
+@pytest.mark.long(9)
 def test_a_run_is_repeated_to_the_same_bytes_and_what_differs_is_said(
     fit: Callable[..., Any], engine: Callable[..., Any], workspace: Workspace
 ) -> None:

@@ -60,6 +60,7 @@ def undisturbed(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) 
     return workspace.runs / "0001"
 
 
+@pytest.mark.long(11)
 @pytest.mark.fault(47)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_ended_by_a_signal_goes_on_bit_for_bit(
@@ -119,6 +120,7 @@ class Cut(BaseException):
     """The end of the process at this very place: no handler of ours takes it."""
 
 
+@pytest.mark.long(10)
 @pytest.mark.fault(47)
 def test_a_save_cut_anywhere_leaves_a_whole_state(
     fit: Callable[..., Any], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
