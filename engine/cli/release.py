@@ -250,6 +250,7 @@ def _backups(result: dict[str, Any], port: int) -> str:
     lines += [
         f"{count} made when AS-IS was at port {other}; now it is at {port}" for other, count in former.items()
     ]
+    lines.append("put one back: python -m engine rollback BACKUP")
     return "\n".join(lines)
 
 

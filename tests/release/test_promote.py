@@ -128,7 +128,9 @@ def test_people_are_told_from_to_and_how_to_undo(
     assert done.out.splitlines()[-1] == f"undo:   python -m engine rollback {name}"
     assert f"from {pair[0].id[:8]} to {pair[1].id[:8]} (cycle 2, accuracy 98.00%)" in done.out
     assert "forced: the old one is broken" in done.out
-    assert name in engine("rollback").out
+    listed = engine("rollback").out
+    assert name in listed
+    assert listed.splitlines()[-1] == "put one back: python -m engine rollback BACKUP"
     assert engine("rollback", name.removesuffix(".bin")).code == 0
 
 
