@@ -126,6 +126,8 @@ def go_play(
     """Play against the net: type a point such as Q16, or pass, undo, suggest, score, resign."""
     from engine.tasks.go.rules import BLACK, WHITE
 
+    if session.json:
+        raise UsageError("go play talks to a person, not in JSON", "use go suggest --json, or go gtp")
     player, size = _player(session, checkpoint)
     board = _empty(size)
     board.komi = komi if komi is not None else 0.5 if handicap else 7.5

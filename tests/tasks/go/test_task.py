@@ -130,6 +130,7 @@ def test_micro_batches_give_the_same_gradients(shards: Path) -> None:
         torch.testing.assert_close(one, other.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long(19)
 def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
     shards: Path, engine: Callable[..., Any], workspace: Workspace, config: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
     unasked = engine("go", "reset", *OVERRIDES)
     assert (unasked.code, "confirm with --yes" in unasked.err) == (3, True), "nobody can answer without a terminal"
     assert engine("go", "suggest", "--move", "3", *OVERRIDES).code == 2
+    assert engine("go", "play", "--json", *OVERRIDES).json["error"]["kind"] == "usage"
     said = engine("go", "suggest", *OVERRIDES).out.splitlines()
     header = next(line for line in said if "confidence" in line)
     assert header.split() == ["move", "row", "column", "confidence"]
