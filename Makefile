@@ -1,5 +1,6 @@
 PYTHON ?= python3
 EXTRAS ?= dev
+PIP_FLAGS ?=
 KIND ?= cpu
 DOCKER ?= docker
 BASE_gpu := --build-arg BASE=nvidia/cuda:13.0.1-base-ubuntu24.04 --build-arg PIP_EXTRA_INDEX_URL=
@@ -15,8 +16,8 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 run: install
