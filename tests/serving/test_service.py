@@ -24,7 +24,7 @@ from engine.release.control import follow, prepare, slot_stats, socket_path
 from engine.serving import service
 from engine.store.events import read_events
 from engine.store.workspace import Workspace
-from tests.conftest import Result, free_port
+from tests.conftest import PATIENCE_S, Result, free_port
 from tests.serving.conftest import Served, freeze, gone, until
 from tests.serving.releases import image, make_release, point
 
@@ -148,7 +148,7 @@ def test_sigterm_answers_what_is_under_way_and_leaves_nothing(
     served.process.send_signal(signal.SIGTERM)
     until(lambda: is_free(served.port), "the port is closed")
     os.kill(worker, signal.SIGCONT)
-    assert served.process.wait(20) == 0
+    assert served.process.wait(PATIENCE_S) == 0
     asker.join()
     assert answers == [200]
     assert gone(family)
