@@ -78,7 +78,7 @@ def standing_cluster(folder: Path) -> Iterator[str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
     os.environ |= ours
-    words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
+    words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder / 'ray'}",
              "--include-dashboard=false", f"--num-cpus={len(os.sched_getaffinity(0))}",
              f"--object-store-memory={512 * 1024**2}"]  # fmt: skip
     with (folder / "ray.log").open("w") as log:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -21,7 +22,8 @@ from typing import Any
 from engine.errors import Failed, UsageError
 
 AUTO = "auto"
-_FOUND = Path("/tmp/ray/ray_current_cluster")  # where `ray start` notes its address, for "auto"
+_FOUND = Path("/tmp/ray/ray_current_cluster")  # where `ray start` notes its address, and a killed one leaves it
+_ANSWERS_S = 2.0
 _STORE_BYTES = 512 * 1024**2  # of a cluster that is started here: a few blocks of requests at a time lie in it
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 _TOKEN = secrets.token_hex(32)  # of this process: Ray reads it once
@@ -108,7 +110,7 @@ def join(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
         UsageError: Ray is not installed.
         Failed: there is no cluster, or it does not let us in.
     """
-    here = address == AUTO and not (os.environ.get("RAY_ADDRESS") or _FOUND.exists())
+    here = address == AUTO and not (os.environ.get("RAY_ADDRESS") or _stands())
     variables = _QUIET | (_ALONE | {"RAY_AUTH_TOKEN": _TOKEN} if here else {})
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(variables))
@@ -117,7 +119,12 @@ def join(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
         if here:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-ray-", dir="/tmp",
                                                                      ignore_cleanup_errors=True))  # fmt: skip
-            options = {"num_cpus": _cores(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+            options = {
+                "address": "local",
+                "num_cpus": _cores(),
+                "include_dashboard": False,
+                "object_store_memory": _STORE_BYTES,
+            }
             options |= {"_temp_dir": folder}  # its sockets want a short path
         try:
             with _signals_kept():
@@ -155,6 +162,16 @@ def _import() -> Any:
             kind="not_installed",
         ) from None
     return ray
+
+
+def _stands() -> bool:
+    """Whether the cluster that was last begun on this host answers."""
+    try:
+        host, port = _FOUND.read_text().strip().rsplit(":", 1)
+        socket.create_connection((host, int(port)), _ANSWERS_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _cores() -> int:

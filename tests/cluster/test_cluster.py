@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -265,6 +266,28 @@ class _Alone:
 
     def init(self, **options: Any) -> None:
         raise ConnectionError(f"nobody answers at {options['address']}")
+
+
+def test_the_note_of_a_cluster_that_was_killed_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Ray(_Alone):
+        def init(self, **options: Any) -> None:
+            asked.append(options["address"])
+            super().init(**options)
+
+    note = tmp_path / "ray_current_cluster"
+    monkeypatch.setattr(joining, "_import", Ray)
+    monkeypatch.setattr(joining, "_FOUND", note)
+    with socket.create_server(("127.0.0.1", 0)) as standing:
+        note.write_text(f"127.0.0.1:{standing.getsockname()[1]}")
+        with pytest.raises(Failed), join("auto", lambda line: None):
+            pass
+    for _ in ("its port is closed now", "no note"):
+        with pytest.raises(Failed), join("auto", lambda line: None):
+            pass
+        note.unlink(missing_ok=True)
+    assert asked == ["auto", "local", "local"]
 
 
 def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
