@@ -90,9 +90,8 @@ def _rate_text(rate: dict[str, Any]) -> str:
 
 
 def _prices_text(options: list[dict[str, Any]]) -> str:
-    """`prices: documents of 2025-09-09, skypilot of 2026-07-09`."""
-    days = {(option["price_source"], option["price_at"]) for option in options if option["price_at"]}
-    return "prices: " + ", ".join(f"{source} of {at}" for source, at in sorted(days))
+    """`prices: documents of 2025-09-09, SkyPilot's catalogue of 2026-07-09`."""
+    return "prices: " + ", ".join(sorted({option["price_from"] for option in options if option["price_at"]}))
 
 
 def _row(option: dict[str, Any]) -> tuple[str, ...]:

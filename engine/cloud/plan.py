@@ -50,6 +50,7 @@ class Option:
     price_at: str
     price_old: bool
     price_source: str
+    price_from: str
 
     @property
     def total(self) -> float:
@@ -148,7 +149,7 @@ def _here(settings: Settings, samples: int, rate: Rate) -> Option:
     hours, hourly = samples / rate.per_s / 3600, settings.cloud.cpu_hourly_usd
     span, totals = (hours, hours), (hours * hourly, hours * hourly)
     return Option("here", name, 0, hourly, None, hours, totals[0], span, totals, None, rate.origin, None, None, "",
-                  False, "config")  # fmt: skip
+                  False, "config", "config")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def _option(row: Row, price_days: float, hours: Hours | None, fits: bool | None,
         row.at,
         row.age_days() > price_days,
         row.source,
+        row.origin,
     )
 
 

@@ -18,6 +18,7 @@ from engine.errors import Failed, UsageError, nearest
 from engine.store.clock import now
 from engine.store.files import read_json, write_json
 
+_CATALOGUE = "SkyPilot's catalogue"
 _MANY = 0.9  # of each further GPU's speed what several of one machine add, at most
 
 
@@ -51,6 +52,11 @@ class Row:
     def gpu_bytes(self) -> int:
         """Of one GPU, as its maker counts."""
         return int(self.memory_gb / self.count * 1e9)
+
+    @property
+    def origin(self) -> str:
+        """`documents of 2025-09-09`."""
+        return f"{_CATALOGUE if self.source == 'skypilot' else self.source} of {self.at}"
 
     def age_days(self) -> int:
         return (now().date() - date.fromisoformat(self.at)).days

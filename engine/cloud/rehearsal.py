@@ -101,7 +101,7 @@ def _money(workspace: Workspace, settings: Settings, entry: Entry) -> list[Check
         row, spot = min(((row, row.spot_usd if job.spot else row.hourly_usd) for row in rows), key=lambda pair: pair[1] or float("inf"))  # fmt: skip
         price = row.hourly_usd if spot is None else spot
         word = "spot " if job.spot and spot is not None else ""
-        known = f"the table's cheapest {word}{row.gpu} is ${price:.2f} ({row.provider}, {row.source} of {row.at})"
+        known = f"the table's cheapest {word}{row.gpu} is ${price:.2f} ({row.provider}, {row.origin})"
         if price > most:
             fix = "raise --max-hourly, or look for today's prices: cloud plan --refresh"
             checks.append(Check("price", False, f"{known}, more than ${most:.2f} an hour", fix, usage=True))
