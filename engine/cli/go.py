@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import socket
 import sys
 import time
 from pathlib import Path
@@ -160,11 +161,6 @@ def _stats(session: Session) -> dict[str, Any]:
     folder, memory = shards_folder(session), psutil.virtual_memory()
     runs = [run for run in list_runs(session.workspace) if run.get("task") == "go"]
     running = next((run for run in runs if run["status"] == "running"), None)
-    process = None
-    with contextlib.suppress(psutil.Error):  # it may end while it is asked
-        if running and running.get("pid"):
-            sizes = psutil.Process(running["pid"]).memory_info()
-            process = {"pid": running["pid"], "rss_bytes": sizes.rss, "vms_bytes": sizes.vms}
     shards = summary(folder)
     epochs = sum(run["epoch"] or 0 for run in runs)
     return {
@@ -178,7 +174,7 @@ def _stats(session: Session) -> dict[str, Any]:
         "epochs_done": epochs,
         "best": max((run["best"] for run in runs if run["best"]), key=lambda best: best["accuracy"], default=None),
         "running": running and running["run"],
-        "process": process,
+        "process": _process(session, running["run"]) if running else None,
         "memory": {
             "total_bytes": memory.total,
             "used_bytes": memory.used,
@@ -188,13 +184,30 @@ def _stats(session: Session) -> dict[str, Any]:
     }
 
 
+def _process(session: Session, run: str) -> dict[str, int] | None:
+    """The process of a running training and its sizes; None where it is another host's, or has just ended."""
+    import psutil
+
+    from engine.training.runs import RunFolder
+
+    manifest = RunFolder(session.workspace.runs / run).read_manifest()
+    if manifest.get("host") != socket.gethostname():
+        return None
+    try:
+        sizes = psutil.Process(manifest["pid"]).memory_info()
+    except psutil.Error:
+        return None
+    return {"pid": manifest["pid"], "rss_bytes": sizes.rss, "vms_bytes": sizes.vms}
+
+
 def _stats_text(value: dict[str, Any]) -> str:
     memory, process, best = value["memory"], value["process"], value["best"]
     rows = [
         ("memory", f"{memory['used_bytes'] / 2**30:.1f} of {memory['total_bytes'] / 2**30:.1f} GiB used"
                    f" ({memory['percent']:.0f}%), {memory['available_bytes'] / 2**30:.1f} GiB available"),
         ("training", f"run {value['running']}, pid {process['pid']}: RSS {process['rss_bytes'] / 2**20:,.0f} MiB,"
-                     f" VMS {process['vms_bytes'] / 2**20:,.0f} MiB" if process else "nothing runs"),
+                     f" VMS {process['vms_bytes'] / 2**20:,.0f} MiB" if process else
+                     f"run {value['running']}, its process is not on this host" if value["running"] else "nothing runs"),
         ("shards", f"{value['shards']} in {value['folder']}, {value['shards_bytes'] / 2**20:.1f} MiB"),
         ("games", f"{value['games']:,} games, {value['positions']:,} positions; {value['skipped']} left out"),
         ("trained", f"{value['runs']} runs, {value['epochs_done']} epochs"),

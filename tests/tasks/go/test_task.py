@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from engine.tasks.go.net import build_net
 from engine.tasks.go.parse import parse
 from engine.tasks.go.plan import Filters
 from engine.tasks.go.task import load_task
+from engine.training.runs import RunFolder
 from tests.conftest import until
 from tests.tasks.go.test_parse import random_game
 
@@ -131,6 +134,19 @@ def test_micro_batches_give_the_same_gradients(shards: Path) -> None:
 
 
 @pytest.mark.long(19)
+def test_stats_tell_the_size_of_what_trains(engine: Callable[..., Any], workspace: Workspace) -> None:
+    folder = RunFolder(workspace.runs / "0001")
+    folder.root.mkdir(parents=True)
+    manifest = {"status": "running", "task": "go", "host": socket.gethostname(), "pid": os.getpid()}
+    folder.write_manifest(manifest)
+    stats = engine("go", "stats", "--json").json
+    assert (stats["running"], stats["process"]["pid"]) == ("0001", os.getpid())
+    assert stats["process"]["vms_bytes"] > stats["process"]["rss_bytes"] > 0
+    assert f"run 0001, pid {os.getpid()}: RSS" in engine("go", "stats").out
+    folder.write_manifest(manifest | {"host": "elsewhere"})
+    assert "run 0001, its process is not on this host" in engine("go", "stats").out
+
+
 def test_training_goes_on_where_it_was_killed_and_then_from_its_weights(
     shards: Path, engine: Callable[..., Any], workspace: Workspace, config: Path
 ) -> None:
