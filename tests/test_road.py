@@ -80,7 +80,7 @@ def test_the_whole_road(
         lambda: all(slot["state"] == "live" for slot in engine("status", "--json").json["slots"].values()),
         "both slots live",
     )
-    second = engine("train", "training.epochs=6", "training.cycle=2", "training.seed=1", "--json")
+    second = engine("train", "training.epochs=6", "data.img_size=16", "training.cycle=2", "training.seed=1", "--json")
     assert second.code == 0, second.err
     synced = engine("sync", "--json").json
     release_2 = synced["release"]
@@ -144,7 +144,7 @@ def test_the_whole_road(
 def test_demo_drives_every_stage_and_leaves_nothing_running(
     engine: Callable[..., Result], workspace: Workspace
 ) -> None:
-    result = engine("demo", "--json", "training.epochs=6")
+    result = engine("demo", "--json", "training.epochs=6", "data.img_size=16")
     assert result.code == 0, result.err
     stages = result.json["stages"]
     assert [stage["name"] for stage in stages] == [
