@@ -83,13 +83,17 @@ def run_ab(
         targets = {slot: _target(workspace, settings, slot, pointers[slot]) for slot in SLOTS}
         labelled = known_to_both(labelled, targets["asis"].classes, targets["tobe"].classes)
         earlier = records.summaries(workspace)
-        down_at = taken_down(workspace).get(pointers["tobe"].release) if until_decided else None
-        same = _same(earlier, targets, labelled, down_at)
-        seen = records.seen_images(workspace, same)
+        same = _same(earlier, targets, labelled)
+        seen = counted = records.seen_images(workspace, same)
+        down_at = taken_down(workspace).get(pointers["tobe"].release)
+        if until_decided and down_at is not None:  # what came before the rollback is evidence no more
+            same = [summary for summary in same if parse(summary["at"]) > parse(down_at)]
+            counted = records.seen_images(workspace, same)
         ordered = draw(labelled.images, seed_used, stratified=stratified)
         notes = labelled.notes
         if until_decided:
-            chosen = [image for image in take(ordered, images or len(ordered), seen) if image.sha256 not in seen]
+            taken = take(ordered, images or len(ordered), counted)
+            chosen = [image for image in taken if image.sha256 not in counted]
         else:
             chosen = take(ordered, images or settings.ab.images, seen if seed is None else None)
             if images is not None and len(chosen) < images:
@@ -122,7 +126,7 @@ def run_ab(
             rule, last = Rule.of(settings.gate, sets, before.first), images is None or len(chosen) < images
             until = Until(rule, before, live_labels, chosen, answers, last=last)
             if not chosen and same:
-                newest = same[-1] | until.nothing_left(same[-1]) | {"fresh": 0}
+                newest = same[-1] | until.nothing_left(same[-1]) | {"fresh": 0, "notes": notes}
                 return newest | {"gate": _gate(workspace, settings)}
         live = _Live(workspace, settings, targets, chosen, answers, facts, seen)
         interrupted = False
@@ -313,9 +317,9 @@ def _target(workspace: Workspace, settings: Settings, slot: str, pointer: Pointe
 
 
 def _same(
-    earlier: list[dict[str, Any]], targets: dict[str, Target], labelled: LabelledSet, since: str | None
+    earlier: list[dict[str, Any]], targets: dict[str, Target], labelled: LabelledSet
 ) -> list[dict[str, Any]]:
-    """The comparisons of these two releases on this set that count as evidence; those after `since`, where given."""
+    """The comparisons of these two releases on this set that are usable as evidence."""
     return [
         summary
         for summary in earlier
@@ -323,7 +327,6 @@ def _same(
         and records.usable(summary)
         and summary["data_key"] == labelled.key
         and all(summary[slot]["release"] == targets[slot].release for slot in SLOTS)
-        and (since is None or parse(summary["at"]) > parse(since))
     ]
 
 

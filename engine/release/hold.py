@@ -116,5 +116,6 @@ def rejection(workspace: Workspace, *, release: str | None = None, sha256: str |
     for identity, mark in rejected(workspace).items():
         if identity == release or (sha256 is not None and mark.get("sha256") == sha256):
             why = f": {mark['reason']}" if mark.get("reason") else ""
-            return f"release {identity[:8]} was rejected by {mark.get('actor')} on {str(mark.get('at'))[:16]}{why}"
+            when = str(mark.get("at"))[:16].replace("T", " ")
+            return f"release {identity[:8]} was rejected by {mark.get('actor')} on {when}{why}"
     return None
