@@ -1,12 +1,17 @@
 """`python -m engine VERB ...`: the headless engine (see `engine.cli`)."""
 
 import gc
-
-from engine.cli import main as cli
+import sys
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
+    if "train" in sys.argv:
+        from engine.training.allocator import begin_anew
+
+        begin_anew()
+    from engine.cli import main as cli
+
     code = cli.main()
     gc.freeze()  # else the interpreter's last collection walks every module: 0.1 s, half a second with torch
     return code

@@ -8,12 +8,14 @@ size is what `fit` forecasts.
 Small pieces are kept apart. For an address that is a multiple of 64, as torch asks for, glibc cuts some dozen bytes
 off both ends of what it finds and offers them to whoever wants so few next. One that stays there, between two tensors,
 keeps their room from ever being one piece again: the heap grew in the second step by up to a fifth, another amount in
-each run. With thousands of small free pieces elsewhere, which the allocator takes first, it hardly does.
+each run. Thousands of small free pieces elsewhere are taken first, if nothing keeps those that were just cut off at
+hand: the caches of each thread do, and can be switched off only before a program begins (`begin_anew`).
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 from typing import Any
@@ -22,7 +24,19 @@ MAPPED_FROM = 32 << 20  # bytes, the greatest M_MMAP_THRESHOLD
 CELL, CELLS = 64 << 10, 256  # bytes and count of the places for what is small, but not tiny
 _TINY, _TINY_COUNT = range(24, 121, 16), 4096  # sizes of which the allocator cuts off, with its header of 8 bytes
 _MXFAST, _TRIM_THRESHOLD, _MMAP_THRESHOLD = 1, -1, -3  # mallopt's numbers in malloc.h
+_TUNABLES = "GLIBC_TUNABLES"
 _NEVER = 2**31 - 1  # its largest int
+
+
+def begin_anew() -> None:
+    """Begin this `python -m engine` once more, as the same process, with glibc's caches of each thread off.
+
+    Nothing happens where somebody has set glibc's tunables, or where this program is part of another.
+    """
+    words = sys.orig_argv
+    if sys.platform == "linux" and _TUNABLES not in os.environ and words[1:3] == ["-m", "engine"]:
+        os.environ[_TUNABLES] = "glibc.malloc.tcache_count=0"
+        os.execv(sys.executable, [sys.executable, *words[1:]])
 
 
 @cache

@@ -12,12 +12,12 @@ from engine.training.allocator import MAPPED_FROM
 MIB = 1 << 20
 # Fitted to peaks measured with torch 2.13 on a CPU (docs/memory.md says to which), beside the heap as it is played:
 # importing and first use of code, and holes that small pieces of the host's keep open: they grow with the pieces
-CODE_OWN = 62 * MIB
+CODE_OWN = 50 * MIB
 CODE_ZOO = 190 * MIB
 CODE_DIGITS = 83 * MIB  # scikit-learn, which brings them
-HEAP_OWN, HEAP_ZOO = 1.5, 1.016
+HEAP_OWN, HEAP_ZOO = 1.13, 1.026
 # of what a validation batch lives on: up to some pieces of the mapped size, and beyond, where most are mapped
-HOLES = ((5 * MAPPED_FROM, 3.8), (15 * MAPPED_FROM, 1.76))
+HOLES = ((5 * MAPPED_FROM, 3.5), (15 * MAPPED_FROM, 1.76))
 # CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
 CUDA_WORKSPACE = 160 * MIB
 CUDA_SPREAD = 1.05

@@ -67,6 +67,18 @@ def test_the_heap_takes_the_smallest_hole_and_joins_neighbours() -> None:
     assert heap.most < before + (41 << 20)
 
 
+def test_small_pieces_lie_in_cells_and_not_between_tensors() -> None:
+    heap = Heap(32 << 20, cells=2)
+    first, small, second = heap.take(1 << 20), heap.take(1000), heap.take(1 << 20)
+    heap.give(first)
+    heap.give(second)
+    assert heap.take((2 << 20) - 4096)[0] == first[0]
+    before = heap.most
+    heap.give(small)
+    heap.take(60_000)
+    assert 58_000 < heap.most - before < 60_000 + 4096
+
+
 def test_a_step_taken_in_parts_adds_its_gradients_up() -> None:
     prepared, passed = [1 << 20], [8 << 20, 4 << 20, -2]  # inputs; activations, gradients
 
