@@ -29,6 +29,7 @@ import psutil
 
 PROJECT = Path(__file__).resolve().parents[1]
 RUNS = 8
+SETTLED_S = 20
 
 
 def main(argv: list[str]) -> None:
@@ -88,6 +89,7 @@ def standing_cluster(folder: Path) -> Iterator[str]:
                 if head.poll() is not None:
                     raise SystemExit((folder / "ray.log").read_text())
                 time.sleep(0.2)
+            time.sleep(SETTLED_S)  # its agents import for a while after it says that it is up
             yield f"127.0.0.1:{port}"
         finally:
             for process in (*psutil.Process(head.pid).children(recursive=True), head):
