@@ -80,7 +80,9 @@ def test_the_whole_road(
         lambda: all(slot["state"] == "live" for slot in engine("status", "--json").json["slots"].values()),
         "both slots live",
     )
-    second = engine("train", "training.epochs=6", "data.img_size=16", "training.cycle=2", "training.seed=1", "--json")
+    second = engine(
+        "train", "training.epochs=6", "data.img_size=16", "training.cycle=2", "training.seed=1", "--json"
+    )
     assert second.code == 0, second.err
     synced = engine("sync", "--json").json
     release_2 = synced["release"]
