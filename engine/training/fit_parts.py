@@ -7,17 +7,14 @@ from dataclasses import dataclass
 
 from engine.config import Settings
 from engine.tasks.images.names import OWN
-from engine.training.allocator import MAPPED_FROM
 
 MIB = 1 << 20
 # Fitted to peaks measured with torch 2.13 on a CPU (docs/memory.md says to which), beside the heap as it is played:
-# importing and first use of code, and holes that small pieces of the host's keep open: they grow with the pieces
+# importing and first use of code, what kernels take for themselves, the small pieces
 CODE_OWN = 50 * MIB
-CODE_ZOO = 190 * MIB
+CODE_ZOO = 355 * MIB
 CODE_DIGITS = 83 * MIB  # scikit-learn, which brings them
-HEAP_OWN, HEAP_ZOO = 1.13, 1.026
-# of what a validation batch lives on: up to some pieces of the mapped size, and beyond, where most are mapped
-HOLES = ((5 * MAPPED_FROM, 3.5), (15 * MAPPED_FROM, 1.76))
+HEAP_OWN, HEAP_ZOO = 1.13, 1.06
 # CUDA: cuBLAS's and cuDNN's workspaces; the allocator's rounding. Not measured yet.
 CUDA_WORKSPACE = 160 * MIB
 CUDA_SPREAD = 1.05
@@ -51,19 +48,10 @@ def parts_of(
     ahead = 3 + training.num_workers  # the one at work, the next, and one a thread
     if device == "cpu":
         own = settings.model.name in OWN
-        heap = HEAP_OWN * traced["heap"] if own else HEAP_ZOO * traced["heap"] + _holes(traced["judged"])
+        heap = (HEAP_OWN if own else HEAP_ZOO) * traced["heap"]
         parts["allocator"] = max(0, int(heap) - sum(parts.values()))
         parts["code"] = (CODE_OWN if own else CODE_ZOO) + (CODE_DIGITS if settings.data.kind == "digits" else 0)
         parts["data"] = facts.decoded_bytes + ahead * batch * pixels
     else:
         parts["allocator"] = int((CUDA_SPREAD - 1) * sum(parts.values())) + CUDA_WORKSPACE
     return parts
-
-
-def _holes(living: int) -> float:
-    """Bytes of heap that a net of the zoo leaves open beside what is played; `living`: what a validation lives on."""
-    total, before = 0.0, 0
-    for until, share in HOLES:
-        total += share * max(0, min(living, until) - before)
-        before = until
-    return total
