@@ -131,6 +131,9 @@ def work_of(settings: Settings, workspace: Workspace) -> tuple[int, int]:
         )
     if settings.data.kind == "folder" and settings.data.root is None:
         raise UsageError("data.root is not set", "say which data the training takes: data.root=DIR")
+    root = settings.data.root if settings.data.kind != "digits" else None
+    if root is not None and not root.exists():  # of data that are not there `facts_of` has the manual's figures
+        raise UsageError(f"no data at {root}", "check data.root", kind="not_found")
     count = facts_of(settings).samples
     automatic = DIGITS_EPOCHS if settings.data.kind == "digits" else default_epochs(count)
     return count, settings.training.epochs or automatic

@@ -64,14 +64,14 @@ def task_yaml(job: Job, runs: Path | None, infra: str | None, now: float) -> str
     mounts = [(f"{ROOT}/workspace/runs", runs)] if runs else []
     mounts += [(f"{ROOT}/{_inside(there)}", here) for here, there in job.data]
     lines = [
-        f"name: {job.name}",
+        f"name: {_quoted(job.name)}",  # `on` and `no` are names, too
         "",
         f"workdir: {_quoted(str(job.code))}  # uploaded as far as git does not ignore it",
     ]
     lines += ["", "resources:", *(f"  {line}" for line in resources), "", "num_nodes: 1", "", "envs:"]
     lines += [f'  UNDERSTUDY_ENDS_AT: "{math.floor(ends) if ends else 0}"  # seconds since 1970; 0: no budget']
     if mounts:
-        lines += ["", "file_mounts:", *(f"  {there}: {_quoted(str(here))}" for there, here in mounts)]
+        lines += ["", "file_mounts:", *(f"  {_quoted(there)}: {_quoted(str(here))}" for there, here in mounts)]
     lines += ["", "setup: |", *_block(_timed(_setup())), "", "run: |", *_block(_timed(_run(job))), ""]
     return "\n".join(lines)
 
@@ -87,9 +87,14 @@ timeout --signal=TERM --kill-after={KILL_AFTER_S} "$left" bash -euo pipefail -c 
 
 
 def _setup() -> str:
+    """SkyPilot's images have Python 3.10 in front, which is too old for the engine; the `uv` that SkyPilot itself puts
+    on every machine brings a newer one."""
     return f"""\
 mkdir -p {ROOT}
-test -x {ROOT}/venv/bin/python || python3 -m venv {ROOT}/venv
+if ! test -x {ROOT}/venv/bin/python; then
+  if python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then python3 -m venv {ROOT}/venv
+  else ~/.local/bin/uv venv --seed --python 3.12 {ROOT}/venv; fi
+fi
 {ROOT}/venv/bin/pip install --quiet --editable ".[zoo,go]"
 """
 

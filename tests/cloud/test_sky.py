@@ -44,7 +44,7 @@ def test_the_task_always_ends_the_machine_by_itself(job: Job, tmp_path: Path) ->
     assert re.search(r"autostop:.*\n +idle_minutes: 10\n +down: true\n +wait_for: jobs\b", task)
     assert len(re.findall(r"^  timeout --signal=TERM --kill-after=60 ", task, re.M)) == 2
     assert "file_mounts" not in task_yaml(replace(job, data=()), None, None, NOW)
-    assert f'~/understudy/workspace/runs: "{tmp_path}"' in task_yaml(job, tmp_path, None, NOW)
+    assert f'"~/understudy/workspace/runs": "{tmp_path}"' in task_yaml(job, tmp_path, None, NOW)
 
 
 def test_a_budget_that_leaves_no_time_is_refused(job: Job) -> None:
@@ -74,6 +74,43 @@ def test_the_task_runs_as_bash_runs_it(job: Job, tmp_path: Path, left: str, said
         words = (tmp_path / "words").read_text().split("|")
         assert words[:4] == ["-m", "engine", "--workspace", f"{tmp_path}/understudy/workspace"]
         assert tuple(words[4:-1]) == job.words
+
+
+@pytest.mark.parametrize(("old", "made"), [(0, "python3: -m venv"), (1, "uv: venv --seed --python 3.12")])
+def test_the_set_up_has_a_python_that_is_new_enough(job: Job, tmp_path: Path, old: int, made: str) -> None:
+    """Its `setup`, with stand-ins for the machine's `python3` and `uv`; the former says whether it is too old."""
+    places = tmp_path / "bin", tmp_path / ".local" / "bin"
+    lines = f'[ "$1" = -c ] && exit {old}\n', ""
+    for folder, name, first in zip(places, ("python3", "uv"), lines, strict=True):
+        folder.mkdir(parents=True)
+        (folder / name).write_text(
+            f"""#!/bin/sh
+{first}echo "{name}: $*"
+for place; do :; done
+mkdir -p "$place/bin" && printf '#!/bin/sh\necho "pip: $*"\n' | tee "$place/bin/pip" > "$place/bin/python"
+chmod +x "$place"/bin/*
+"""
+        )
+        (folder / name).chmod(0o755)
+    script = (
+        task_yaml(replace(job, stop_at=None), None, None, NOW).partition("setup: |\n")[2].partition("\nrun: |")[0]
+    )
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PATH": f"{places[0]}:{os.environ['PATH']}",
+        "UNDERSTUDY_ENDS_AT": "0",
+    }
+    for expected in ([f"{made} {tmp_path}/understudy/venv"], []):  # the second time it is there
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [*expected, "pip: install --quiet --editable .[zoo,go]"]
+
+
+def test_names_that_yaml_would_take_for_something_else_stay_names(job: Job) -> None:
+    task = task_yaml(replace(job, name="no", data=((Path("/x"), "data/cats: all #1"),)), None, None, NOW)
+    assert task.startswith('name: "no"\n')
+    assert '\n  "~/understudy/data/cats: all #1": "/x"\n' in task
 
 
 def test_names_of_gpus_are_skypilots() -> None:
