@@ -72,6 +72,12 @@ CASES = [
     ("events --kind synchronised", 2, "did you mean"),
     ("bench nothing", 2, "nothing"),
     ("gate", 2, "unknown verb"),
+    ("cloud", 2, "Missing command"),
+    ("cloud down nobody", 2, "nobody"),
+    ("cloud plan --samples-per-s nan", 2, "no finite number"),
+    ("cloud plan data=folder data.root={place}/nowhere", 2, "nowhere"),
+    ("cloud launch --budget inf", 2, "no finite number"),
+    ("cloud launch cloud.budget_usd=inf", 2, "cloud.budget_usd"),
 ]
 
 

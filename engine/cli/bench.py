@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from engine.cli.verb import Session, Verb, table
+from engine.cli.verb import FiniteRange, Session, Verb, table
 from engine.errors import Failed, UsageError, nearest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -24,7 +24,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
     words=("NAME [-- OPTION...]", 1, None),
     epilog=f"NAME is one of {', '.join(NAMES)}." if NAMES else None,
 )
-@click.option("--hourly-usd", type=click.FloatRange(min=0), metavar="USD",
+@click.option("--hourly-usd", type=FiniteRange(min=0), metavar="USD",
               help="With devices: the price of an hour of this machine.")  # fmt: skip
 def bench(session: Session, words: list[str], hourly_usd: float | None) -> None:
     """Run one of the repeatable measurements (serving, sync, training, ...); what follows `--` are its own options."""

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from engine.cli.group import VerbGroup
-from engine.cli.verb import STRIKE, Session, Verb, table
+from engine.cli.verb import STRIKE, FiniteRange, Session, Verb, table
 from engine.errors import UsageError
 
 _SHOWN = 24  # options; a whole catalogue has hundreds
@@ -34,7 +34,7 @@ cloud = VerbGroup(
     "--trace", is_flag=True, help="Have fit trace the net first, so that its memory is known (some seconds)."
 )
 @click.option("--refresh", is_flag=True, help="Fetch today's prices from SkyPilot's catalogue first.")
-@click.option("--samples-per-s", type=click.FloatRange(min=0, min_open=True), metavar="N",
+@click.option("--samples-per-s", type=FiniteRange(min=0, min_open=True), metavar="N",
               help="This machine's training rate, where no run has measured it (see: bench devices).")  # fmt: skip
 def cloud_plan(session: Session, trace: bool, refresh: bool, samples_per_s: float | None) -> None:
     """What the training of these settings costs where: hours, dollars, memory. Nothing is rented."""

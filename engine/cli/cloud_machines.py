@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from engine.cli.verb import Session, Verb, table
+from engine.cli.verb import FiniteRange, Session, Verb, table
 from engine.errors import Failed, UsageError
 
 _TICK_S = 0.5
@@ -24,11 +24,11 @@ _DOWN_S = 600.0
     "--spot", is_flag=True, help="A cheaper machine that may be taken away; the run goes on on another one."
 )
 @click.option(
-    "--max-hourly", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Never a dearer machine."
+    "--max-hourly", type=FiniteRange(min=0, min_open=True), metavar="USD", help="Never a dearer machine."
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="USD",
     help="It ends before it has cost so much.",
 )
@@ -141,7 +141,7 @@ def _wait_for_training(session: Session, name: str) -> None:
 
 @click.command(cls=Verb, words=("NAME", 0, 1))
 @click.option("--watch", is_flag=True, help="Again every --interval seconds, until stopped.")
-@click.option("--interval", type=click.FloatRange(min=0.2), default=5.0, show_default=True, metavar="S")
+@click.option("--interval", type=FiniteRange(min=0.2), default=5.0, show_default=True, metavar="S")
 def cloud_status(session: Session, words: list[str], watch: bool, interval: float) -> None:
     """The machines as their guards saw them last; a guard that is missing is started again."""
     from engine.cloud.machines import start_missing_guards

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from engine.cli.verb import Session, Verb, table
+from engine.cli.verb import FiniteRange, Session, Verb, table
 from engine.config.schema import Host
 from engine.devices.sample import Sampler
 from engine.errors import UsageError, nearest
@@ -19,9 +19,7 @@ _GIB = 1024**3
 
 @click.command(cls=Verb)
 @click.option("--watch", is_flag=True, help="Go on, one object a line, until stopped.")
-@click.option(
-    "--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between."
-)
+@click.option("--interval", type=FiniteRange(min=0.2), default=2.0, show_default=True, help="Seconds between.")
 @click.option("--host", "names", multiple=True, metavar="NAME", help="Only this one of hosts.*, and this host.")
 def devices(session: Session, watch: bool, interval: float, names: tuple[str, ...]) -> None:
     """Show accelerators, processor, memory and disk of every host; a host that is out of reach says why."""

@@ -14,7 +14,7 @@ import click
 
 from engine.cli.group import VerbGroup
 from engine.cli.train import run_training
-from engine.cli.verb import Session, Verb, table
+from engine.cli.verb import FiniteRange, Session, Verb, table
 from engine.config import Settings
 from engine.errors import Refused, UsageError
 from engine.training.signals import stop_with
@@ -125,7 +125,7 @@ def go_train(
 
 @click.command(cls=Verb)
 @click.option("--watch", is_flag=True, help="Again every --interval seconds, until stopped.")
-@click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, metavar="S")
+@click.option("--interval", type=FiniteRange(min=0.2), default=2.0, show_default=True, metavar="S")
 def go_stats(session: Session, watch: bool, interval: float) -> None:
     """Memory of the machine and of what trains, the shards and what was trained on them."""
     while True:

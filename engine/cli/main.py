@@ -86,6 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _report(error, as_json, arguments)
     except (KeyboardInterrupt, click.Abort):
         return _report(Interrupted(), as_json, arguments)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without its verb: as without any words
+        if not as_json:
+            click.echo(error.format_message())
+            return UsageError.exit_code
+        path = error.ctx.command_path if error.ctx else "python -m engine"
+        return _report(UsageError("Missing command", f"see: {path} --help"), as_json, arguments)
     except click.ClickException as error:
         return _report(UsageError(error.format_message().rstrip("."), "see --help"), as_json, arguments)
     except BrokenPipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import select
 import sys
@@ -135,6 +136,16 @@ COMMON = (
 def is_override(word: str, *, wide: bool = False) -> bool:
     """Whether a word of the command line is `section.key=value` or `group=NAME`; `wide`: any `name=value`."""
     return bool((_ANY_ASSIGNMENT if wide else OVERRIDE).match(word))
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without `nan` and `inf`, which click takes for numbers within it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 class Verb(click.Command):

@@ -9,15 +9,13 @@ import sys
 import click
 
 from engine.cli.devices import choose_hosts
-from engine.cli.verb import Session, Verb, reader_gone
+from engine.cli.verb import FiniteRange, Session, Verb, reader_gone
 from engine.cloud.machines import start_missing_guards
 from engine.watch.stream import watch as stream
 
 
 @click.command(cls=Verb)
-@click.option(
-    "--interval", type=click.FloatRange(min=0.2), default=1.0, show_default=True, help="Seconds between."
-)
+@click.option("--interval", type=FiniteRange(min=0.2), default=1.0, show_default=True, help="Seconds between.")
 @click.option("--host", "names", multiple=True, metavar="NAME", help="Of hosts.*, only this one; may be repeated.")
 def watch(session: Session, interval: float, names: tuple[str, ...]) -> None:
     """Print JSON Lines until stopped: each kind at the start, on change and every 30 s."""

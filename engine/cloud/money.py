@@ -8,6 +8,7 @@ from engine.cloud.ledger import Entry
 from engine.config.schema import Cloud
 
 MARKS = ("50", "80", "100")  # percent
+_LONGEST_S = 100 * 365 * 86400.0  # no timer is set for later, however large a budget
 
 
 def stop_at(entry: Entry, cloud: Cloud, now: float) -> float | None:
@@ -16,7 +17,7 @@ def stop_at(entry: Entry, cloud: Cloud, now: float) -> float | None:
     if entry.budget_usd is None or not entry.hourly_usd:
         return None
     left = entry.budget_usd - entry.cost_usd(now)
-    return now + left / entry.hourly_usd * 3600 - cloud.reserve_minutes * 60
+    return now + min(left / entry.hourly_usd * 3600, _LONGEST_S) - cloud.reserve_minutes * 60
 
 
 def share_spent(entry: Entry, now: float) -> float:

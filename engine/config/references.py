@@ -33,7 +33,8 @@ def is_reference(text: str) -> bool:
 
 
 def described(text: str) -> str:
-    """A reference for people: of a command only its program, for its arguments may be secret too.
+    """A reference for people: of a command only its program, for its arguments may be secret too, and so may the
+    value of a variable before it (`TOKEN=... program`).
 
     Raises:
         UsageError: nothing stands behind the colon, or a relative path.
@@ -43,7 +44,7 @@ def described(text: str) -> str:
         raise UsageError(f"the reference '{text}' is empty", "write env:NAME, file:PATH or cmd:COMMAND")
     if kind == "file" and not file_of(text).is_absolute():
         raise UsageError(f"the reference '{text}' is a relative path", "write file:/PATH or file:~/PATH")
-    return f"cmd:{rest.split()[0]} …" if kind == "cmd" else text
+    return f"cmd:{rest.split()[0].partition('=')[0]} …" if kind == "cmd" else text
 
 
 def known() -> list[str]:

@@ -77,6 +77,7 @@ def test_the_environment_wins_over_dotenv_and_that_over_the_config(
     ("text", "error", "said"),
     [
         ("cmd:echo topsecret; echo topsecret >&2; exit 3", Failed, "cmd:echo … ended with 3"),
+        ("cmd:TOKEN=topsecret false", Failed, "cmd:TOKEN … ended with 1"),
         ("cmd:true", Failed, "gave nothing"),
         ("cmd:head -c 70000 /dev/zero", Failed, "more than 65536 bytes"),
         ("cmd:printf '\\377'", Failed, "no text"),
