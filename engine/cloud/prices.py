@@ -99,7 +99,8 @@ def find_gpu(rows: Iterable[Row], gpu: str, infra: str | None = None) -> list[Ro
     found = [row for row in rows if plain(row.gpu) == plain(gpu)]
     if not found:
         names = {row.gpu for row in rows}
-        raise UsageError(f"no price for a GPU '{gpu}'", nearest(gpu, names), kind="unknown_gpu")
+        hint = nearest(gpu, names) or "say what it may cost with --max-hourly, or: cloud plan --refresh"
+        raise UsageError(f"no price for a GPU '{gpu}'{f' of {infra}' if infra else ''}", hint, kind="unknown_gpu")
     return sorted(found, key=lambda row: row.hourly_usd)
 
 

@@ -33,7 +33,7 @@ from engine.cloud.provider import (
     StillRunning,
 )
 from engine.cloud.sky_look import LOOK, read_look
-from engine.cloud.sky_task import ROOT, accelerator, task_yaml
+from engine.cloud.sky_task import ROOT, task_yaml
 from engine.cloud.upload import counted, list_data, list_work
 from engine.config import Settings
 from engine.errors import Failed, UnderstudyError, UsageError
@@ -84,9 +84,10 @@ class Skypilot:
         Raises:
             UsageError: no GPU, or none with a price.
         """
-        if job.gpu is None:
+        if not job.gpu:
             raise UsageError("which GPU?", 'give --gpu "RTX 4090"; the choice: python -m engine cloud plan')
-        accelerator(job.gpu)
+        if not re.fullmatch(r"[^:]+(:[1-9]\d*)?", job.gpu):
+            raise UsageError(f"how many are '{job.gpu}'?", "write NAME, or NAME:COUNT as in A100-40GB:8")
         if job.max_hourly_usd is not None:
             return job
         rows = find_gpu(price_table(self._settings, self._workspace.state), job.gpu, self._cloud.infra)

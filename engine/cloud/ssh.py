@@ -37,7 +37,7 @@ from engine.training.plan import SECTIONS
 _SETUP = """
 python3 -m venv "$ENVIRONMENT"
 cp -r "$CODE" "$ENVIRONMENT/source"
-"$ENVIRONMENT/bin/python" -m pip install --disable-pip-version-check --no-input "$ENVIRONMENT/source"
+"$ENVIRONMENT/bin/python" -m pip install --disable-pip-version-check --no-input "$ENVIRONMENT/source[zoo,go]"
 rm -rf "$ENVIRONMENT/source"
 """
 _STOP_S = 60.0  # beyond the grace of the training, for its keeper to see to it

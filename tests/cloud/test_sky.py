@@ -172,6 +172,15 @@ def test_todays_prices_are_asked_for_as_skypilot_wants_it(workspace: Workspace, 
     assert (newest.hourly_usd, newest.spot_usd, newest.source, newest.age_days()) == (0.526, None, "skypilot", 0)
 
 
+def test_a_gpu_that_cannot_be_asked_for_is_refused_in_words(workspace: Workspace, job: Job) -> None:
+    provider = Skypilot(load_settings(None, workspace.root, ["cloud.infra=gcp"]).settings, workspace)
+    for gpu in ("A100-40GB:x8", "T4:0", ":8", "T4:2:2"):
+        with pytest.raises(UsageError, match="how many"):
+            provider.check(replace(job, gpu=gpu))
+    with pytest.raises(UsageError, match=r"no price for a GPU 'T4' of gcp: .*--max-hourly"):
+        provider.check(replace(job, gpu="T4", max_hourly_usd=None))
+
+
 def test_an_answer_that_is_no_list_is_unknown_not_gone(workspace: Workspace, job: Job, tmp_path: Path) -> None:
     fake = tmp_path / "sky"
     fake.write_text("#!/bin/sh\necho '<html>502</html>'\n")
