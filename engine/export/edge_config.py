@@ -11,6 +11,7 @@ a table of its own or as flat keys:
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,11 @@ def read_edge_config(path: Path) -> dict[str, Any]:
         elif key in _TABLES:
             found[key] = value
         else:
-            found[_known(key, _FLAT, key, path)] = value
+            found[_known(key, _FLAT, key, path, (*_TABLES, *_FLAT))] = value
     return found
 
 
-def _known(key: str, names: dict[str, str], shown: str, path: Path) -> str:
+def _known(key: str, names: dict[str, str], shown: str, path: Path, said: Iterable[str] = ()) -> str:
     if key not in names:
-        raise UsageError(f"{path} has an unknown key '{shown}'", nearest(key, list(names)), kind="bad_config")
+        raise UsageError(f"{path} has an unknown key '{shown}'", nearest(key, said or names), kind="bad_config")
     return names[key]

@@ -21,7 +21,10 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled requests: those that INT8 is calibrated on, and others that every file is judged on."""
+    """Labelled requests: those that INT8 is calibrated on, and others that every file is judged on.
+
+    `missing` says why one of the two has none, where it has none.
+    """
 
     calibration: list[Labelled] = field(default_factory=list)
     judged: list[Labelled] = field(default_factory=list)
@@ -51,19 +54,22 @@ def labelled_data(
     Raises:
         UsageError: a folder that was named cannot be used.
     """
+    wanted = options.calibration + options.images
+    missing = ""
     try:
-        wanted = options.calibration + options.images
         found, shown = _drawn(subject, settings, options, data, wanted)
     except UsageError as error:
         if data:
             raise
-        return Data(missing=error.message)
+        found, shown, missing = [], "", error.message
     if calibration:
         own, _ = _drawn(subject, settings, options, calibration, options.calibration)
         seen = {item.sha256 for item in own}
-        return Data(own, [item for item in found if item.sha256 not in seen][: options.images], shown)
+        judged = [item for item in found if item.sha256 not in seen][: options.images]
+        return Data(own, judged, shown, missing or f"all of {shown} is calibrated on")
     count = options.calibration if len(found) == wanted else min(options.calibration, len(found) // 4)
-    return Data(found[:count], found[count : count + options.images], shown)
+    missing = missing or f"{shown} has {len(found)}, at least 4 are needed"
+    return Data(found[:count], found[count : count + options.images], shown, missing)
 
 
 def _drawn(

@@ -207,8 +207,10 @@ def test_a_wrong_edge_config_is_said(text: str | None, said: str, tmp_path: Path
     path = tmp_path / "edge_config.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=said) as raised:
         with_edge_config(settings, path)
+    if said.startswith("unknown"):
+        assert raised.value.hint == "did you mean 'quantization'?"
 
 
 def test_wrong_arguments_are_said_before_anything_is_done(
@@ -245,6 +247,19 @@ def test_int8_without_data(export: Exporting) -> None:
     report = export(nothing, formats=["onnx", "int8"])
     assert report["artifacts"][0]["accuracy"] is None
     assert "INT8 needs data" in report["skipped"][0]["reason"]
+
+
+def test_int8_with_too_little_data_and_with_data_of_its_own(
+    export: Exporting, workspace: Workspace, tmp_path: Path
+) -> None:
+    export(formats=["onnx"], images=8)  # lays the embedded digits out
+    digits = workspace.data / "digits_test"
+    (tmp_path / "one" / "3").mkdir(parents=True)
+    next((digits / "3").iterdir()).rename(tmp_path / "one" / "3" / "a.png")
+    with pytest.raises(UsageError, match=r"INT8 needs data .*one has 1, at least 4 are needed"):
+        export(formats=["int8"], data=str(tmp_path / "one"))
+    report = export("data.kind=folder", formats=["int8"], calibration=str(digits), allow_worse=True)
+    assert (report["data"]["calibrated_on"] > 64, report["artifacts"][0]["accuracy"]) == (True, None)
 
 
 def test_a_release_is_exported_whatever_its_file_is_called(

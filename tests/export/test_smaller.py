@@ -253,3 +253,33 @@ def test_other_tasks_are_exported_too(
     assert (sorted(rows), report["skipped"]) == (["int8", "onnx"], [])
     assert rows["onnx"]["max_abs_error"] < min(1e-4, rows["int8"]["max_abs_error"])
     assert rows["int8"]["judged"]["n"] > 4
+
+
+MOTION_CARD = {
+    "format": 1, "task": "motion",
+    "architecture": {"name": "mdm", "settings": {
+        "features": 4, "frames": 8, "latent_dim": 8, "layers": 1, "num_heads": 2, "ff_size": 8, "condition": "none",
+        "condition_width": 0, "diffusion_steps": 10, "pos_embed_max_len": 12}},
+    "classes": [], "preprocess": {"mean": [0.0] * 4, "std": [1.0] * 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("card", "error", "said"),
+    [
+        (GO_CARD, UsageError, "a net of the task go"),
+        (MOTION_CARD, UsageError, "a net of the task motion"),
+        (OWN_CARD, Failed, "cannot be rebuilt from its widths"),
+    ],
+    ids=["go", "motion", "own"],
+)
+def test_nets_that_cannot_lose_channels_lose_single_weights(
+    workspace: Workspace, tmp_path: Path, card: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    settings = load_settings(None, workspace.root, [f"task={card['task']}"]).settings
+    subject = open_subject(workspace, settings, str(_drawn(tmp_path / "other.pth", card)))
+    with pytest.raises(error, match=said):
+        prune(subject, 0.5, tmp_path / "pruned.pth")
+    assert not (tmp_path / "pruned.pth").exists()
+    prune(subject, 0.5, tmp_path / "pruned.pth", structured=False)
+    assert open_subject(workspace, settings, str(tmp_path / "pruned.pth")).release.id != subject.release.id
