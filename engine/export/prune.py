@@ -24,10 +24,7 @@ from engine.tasks.pruned import KEY, widths
 from engine.tasks.task import load_kind
 
 ROUND_TO = 8  # so many channels fill a vector of the int8 kernels
-_WHOLE = (
-    "go",
-    "motion",
-)  # tasks whose nets are built from sizes that hold for all layers, not from widths of each
+_WHOLE = ("go", "motion")  # tasks whose nets are built from one width of all layers, not from one of each
 
 
 def prune(subject: Subject, sparsity: float, path: Path, *, structured: bool = True) -> dict[str, Any]:
