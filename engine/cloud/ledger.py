@@ -81,14 +81,6 @@ class Entry:
         """What it has cost at `now`, US dollars, to the second."""
         return sum(interval.cost_usd(now) for interval in self.intervals)
 
-    def spent_at(self) -> float | None:
-        """When the budget is spent if it goes on like this, seconds since the epoch; None: no budget, or paused."""
-        running = [interval for interval in self.intervals if interval.until is None]
-        if self.budget_usd is None or not running or not running[-1].hourly_usd:
-            return None
-        before = sum(interval.cost_usd(0) for interval in self.intervals if interval.until is not None)
-        return running[-1].since + (self.budget_usd - before) / running[-1].hourly_usd * 3600
-
     def begun(self, now: float, hourly_usd: float | None = None) -> Self:
         """A machine is asked for: it is counted from now on."""
         price = self.hourly_usd if hourly_usd is None else hourly_usd

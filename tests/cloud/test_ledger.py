@@ -57,7 +57,6 @@ def test_the_end_is_the_reserve_before_the_budget_and_counts_what_was_spent() ->
     half = entry(budget=0.72).begun(0.0).paused(HOUR / 2)
     assert stop_at(half, cloud, 10 * HOUR) == pytest.approx(10.5 * HOUR - 300)
     assert stop_at(entry(budget=None), cloud, 0.0) is None
-    assert entry(budget=0.72).begun(0.0).spent_at() == pytest.approx(HOUR)
 
 
 def test_each_mark_of_the_budget_is_told_once_and_only_the_highest() -> None:
