@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -220,12 +219,14 @@ def test_a_slow_tobe_is_passed_over_and_never_waited_for(
 def test_time_outs_and_refusals_are_failures_and_no_evidence(
     workspace: Workspace, slots: tuple[Slot, Slot], shadow: Callable[..., Shadow]
 ) -> None:
-    slots[1].answer = lambda content: (time.sleep(1.5), (200, "dog"))[1] if content == b"slow" else (422, "")
+    over = threading.Event()
+    slots[1].answer = lambda content: (over.wait(PATIENCE_S), (200, "dog"))[1] if content == b"slow" else (422, "")
     running = shadow(timeout_s=0.2)
     for content in (b"slow", b"refused"):
         running.offer(content, answered(slots[0].served))
     until(lambda: len(slots[1].bodies) == 2, "both asked")
     running.close()
+    over.set()
     counts = counted(workspace, slots)
     assert (counts.failed, counts.mirrored) == (2, 0)
 
